@@ -1,0 +1,89 @@
+package models
+
+import "context"
+
+// Vocabulary is the frozen LM head: raw logits of a hidden state h are
+//
+//	z = Scale · (W h + Bias), then Softcap · tanh(z / Softcap) where Softcap > 0.
+type Vocabulary struct {
+	// V is the number of tokens, D the width of a hidden state.
+	V, D int
+	// Weight is W, float32, row-major [V,D].
+	Weight []float32
+	// Bias is [V], or nil.
+	Bias []float32
+	// Scale multiplies the product; 1 for most models.
+	Scale float32
+	// Softcap bounds the logits; 0 means none.
+	Softcap float32
+}
+
+// Rows are the tokens of one micro-batch, a ragged concatenation of completions:
+// row i holds the hidden state from which token Targets[i] is predicted.
+type Rows struct {
+	// N is the number of rows.
+	N int
+	// Hidden is float32, row-major [N,D].
+	Hidden []float32
+	// Targets holds the N token ids to be predicted.
+	Targets []int32
+	// RefLogps are the reference's log-probs of the targets [N], nats; nil
+	// while the reference itself is being scored. KL is computed only with them.
+	RefLogps []float32
+}
+
+// Addition is what a head adds inside the frozen LM head:
+//
+//	z = Scale · (W h + Bias + B u + C)
+//
+// before the softcap. U and B are nil for a head without a low-rank part and C is nil for
+// one without a bias; with all nil the frozen head itself is scored.
+type Addition struct {
+	// R is the rank of the low-rank part.
+	R int
+	// U is [N,R]: the scaled projections (α/r)·A h of the rows.
+	U []float32
+	// B is row-major [V,R].
+	B []float32
+	// C is [V].
+	C []float32
+}
+
+// AdditionGrad receives ∂L/∂U [N,R] (overwritten) and ∂L/∂B [V,R], ∂L/∂C [V]
+// (added to). A nil slice is not computed.
+type AdditionGrad struct {
+	U, B, C []float32
+}
+
+// Tokens are per-row results of a forward pass, each [N].
+type Tokens struct {
+	// Logps are log π(target), nats.
+	Logps []float64
+	// Entropy is -Σ_v π log π, nats.
+	Entropy []float64
+	// KL is Σ_v π (log π - log π_ref), nats; filled only when Rows.RefLogps is set.
+	KL []float64
+	// LogSumSq is log Σ_v π², which WPO's pair weights need.
+	LogSumSq []float64
+	// Top is the most probable token; the lowest id wins a tie.
+	Top []int32
+}
+
+// Engine does the vocabulary-sized arithmetic of a head and nothing else. It is
+// not safe for concurrent use. Implementations: gonum (this package) and
+// ONNX Runtime (onnx/ort); both pass the same conformance test.
+type Engine interface {
+	// Name is "gonum" or "ort".
+	Name() string
+	// Vocabulary returns the frozen head the engine was opened with.
+	Vocabulary() *Vocabulary
+	// Forward scores rows under the frozen head plus add and fills out, whose
+	// slices it grows to N. It keeps what Backward needs until the next call; rows and add
+	// must stay unchanged until then. A target outside [0,V) is an error.
+	Forward(ctx context.Context, rows Rows, add Addition, out *Tokens) error
+	// Backward takes coef[i] = ∂L/∂Logps[i] of the last Forward, [N], and
+	// accumulates the gradient of L with respect to the addition.
+	Backward(ctx context.Context, coef []float64, grad AdditionGrad) error
+	// Close frees what the engine holds. The engine can't be used afterwards.
+	Close() error
+}
