@@ -1,0 +1,58 @@
+package onnx
+
+import "fmt"
+
+// DType is the element type of a tensor; the values are those of
+// TensorProto.DataType in the ONNX standard and are on disk.
+type DType int32
+
+// The element types this package names.
+const (
+	Float32  DType = 1
+	Uint8    DType = 2
+	Int8     DType = 3
+	Uint16   DType = 4
+	Int16    DType = 5
+	Int32    DType = 6
+	Int64    DType = 7
+	String   DType = 8
+	Bool     DType = 9
+	Float16  DType = 10
+	Float64  DType = 11
+	Uint32   DType = 12
+	Uint64   DType = 13
+	BFloat16 DType = 16
+	Uint4    DType = 21
+	Int4     DType = 22
+)
+
+// dtypes gives each type its name and the bits of one element; 0 bits where
+// elements have no fixed size.
+var dtypes = map[DType]struct {
+	name string
+	bits int64
+}{
+	Float32: {"float32", 32}, Uint8: {"uint8", 8}, Int8: {"int8", 8}, Uint16: {"uint16", 16},
+	Int16: {"int16", 16}, Int32: {"int32", 32}, Int64: {"int64", 64}, String: {"string", 0},
+	Bool: {"bool", 8}, Float16: {"float16", 16}, Float64: {"float64", 64}, Uint32: {"uint32", 32},
+	Uint64: {"uint64", 64}, 14: {"complex64", 64}, 15: {"complex128", 128}, BFloat16: {"bfloat16", 16},
+	17: {"float8e4m3fn", 8}, 18: {"float8e4m3fnuz", 8}, 19: {"float8e5m2", 8}, 20: {"float8e5m2fnuz", 8},
+	Uint4: {"uint4", 4}, Int4: {"int4", 4}, 23: {"float4e2m1", 4},
+}
+
+// String returns the name, for example "float16".
+func (d DType) String() string {
+	if t, ok := dtypes[d]; ok {
+		return t.name
+	}
+	return fmt.Sprintf("dtype(%d)", int32(d))
+}
+
+// Bits returns the size of one element; 0 for strings and unknown types. Types
+// smaller than a byte are packed.
+func (d DType) Bits() int64 { return dtypes[d].bits }
+
+// IsFloat reports whether d is one of the floating types a hidden state may have.
+func (d DType) IsFloat() bool {
+	return d == Float32 || d == Float16 || d == BFloat16 || d == Float64
+}

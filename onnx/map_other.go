@@ -1,0 +1,6 @@
+//go:build !unix
+
+package onnx
+
+// mapFile reads the file whole.
+func mapFile(path string) (*mapping, error) { return readFile(path) }
