@@ -1,0 +1,313 @@
+package models
+
+import (
+	"context"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/viterin/vek"
+	"github.com/viterin/vek/vek32"
+)
+
+const (
+	// tileRows and tileCols bound one piece of work: tileRows rows of logits times at
+	// most tileCols tokens, so that its scratch stays in a core's own cache.
+	tileRows = 64
+	tileCols = 512
+	// bandCols tokens of W are gone through for all rows of a tile before the
+	// next ones: at D = 2048 they fill half a megabyte.
+	bandCols = 64
+)
+
+// gonum is the engine in pure Go. The logits of one micro-batch are kept, from
+// which Backward gets the softmax again; everything else is per tile. The tiling depends on V
+// only and every sum has a fixed order, so results are the same bits whatever GOMAXPROCS is,
+// and the results of a row are the same bits whatever its neighbours are.
+type gonum struct {
+	v    *Vocabulary
+	cols int
+
+	rows    Rows
+	add     Addition
+	logits  []float32   // [N,V]
+	stats   []tileStats // [N,tiles per row]
+	frozen  []float32   // [N] logit of the target under the frozen head
+	shift   []float32   // [N] greatest logit
+	sum     []float64   // [N] Σ exp(z - shift)
+	partial []float32   // [tiles per row,N,R] shares of ∂L/∂U
+	scratch []*scratch
+}
+
+// tileStats are the sums over one row of a tile, relative to its greatest logit m.
+type tileStats struct {
+	max      float32
+	sum      float64 // Σ e, e = exp(z - m)
+	sumSq    float64 // Σ e²
+	energy   float64 // Σ e (z - m)
+	addition float64 // Σ e (z - z under the frozen head)
+}
+
+// scratch is what one worker needs for one tile.
+type scratch struct {
+	e, t, d, z0 []float32 // [cols]
+	wide, wideE []float64 // [cols]
+	bt, dbt     []float32 // [R,cols]: B transposed, and the gradient of that
+	dc          []float32 // [cols]
+}
+
+// NewGonum returns the engine in pure Go. It panics where v is not valid.
+func NewGonum(v *Vocabulary) Engine {
+	if err := v.Validate(); err != nil {
+		panic(err)
+	}
+	// A small vocabulary is cut finer, to have work for every core.
+	cols := min(max(roundUp(v.V/16, bandCols), bandCols), tileCols)
+	return &gonum{v: v, cols: cols}
+}
+
+func (g *gonum) Name() string            { return "gonum" }
+func (g *gonum) Vocabulary() *Vocabulary { return g.v }
+
+func (g *gonum) Close() error {
+	*g = gonum{v: g.v}
+	return nil
+}
+
+// tiles returns the number of tiles that a row of logits is cut into.
+func (g *gonum) tiles() int { return (g.v.V + g.cols - 1) / g.cols }
+
+// span returns the first token of tile j, and the one after its last.
+func (g *gonum) span(j int) (lo, hi int) { return j * g.cols, min((j+1)*g.cols, g.v.V) }
+
+// Forward implements [Engine].
+func (g *gonum) Forward(ctx context.Context, rows Rows, add Addition, out *Tokens) error {
+	if err := CheckForward(g.v, rows, add); err != nil {
+		return err
+	}
+	g.rows, g.add = rows, add
+	g.logits = resize(g.logits, rows.N*g.v.V)
+	g.stats = resize(g.stats, rows.N*g.tiles())
+	g.frozen = resize(g.frozen, rows.N)
+	g.shift = resize(g.shift, rows.N)
+	g.sum = resize(g.sum, rows.N)
+	out.Resize(rows.N, rows.RefLogps != nil)
+
+	// Row blocks run fastest: neighbours in time share a band of W.
+	blocks := (rows.N + tileRows - 1) / tileRows
+	err := g.each(ctx, blocks*g.tiles(), func(s *scratch, task int) {
+		g.forwardTile(s, task%blocks, task/blocks)
+	})
+	if err != nil {
+		return err
+	}
+	for i := range rows.N {
+		g.merge(i, out)
+	}
+	return nil
+}
+
+// each runs do for every task in [0,n) on all cores; which core does which task is left to
+// chance, so tasks write to places of their own.
+func (g *gonum) each(ctx context.Context, n int, do func(s *scratch, task int)) error {
+	workers := min(runtime.GOMAXPROCS(0), n)
+	for len(g.scratch) < workers {
+		g.scratch = append(g.scratch, newScratch(g.cols))
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for _, s := range g.scratch[:workers] {
+		s.bt = resize(s.bt, g.add.R*g.cols)
+		s.dbt = resize(s.dbt, g.add.R*g.cols)
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				task := int(next.Add(1)) - 1
+				if task >= n {
+					return
+				}
+				do(s, task)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+func newScratch(cols int) *scratch {
+	row := func() []float32 { return make([]float32, cols) }
+	return &scratch{
+		e: row(), t: row(), d: row(), z0: row(), dc: row(),
+		wide: make([]float64, cols), wideE: make([]float64, cols),
+	}
+}
+
+// forwardTile computes the logits of row block b and tile j, and their sums.
+func (g *gonum) forwardTile(s *scratch, b, j int) {
+	lo, hi := g.span(j)
+	first, last := b*tileRows, min((b+1)*tileRows, g.rows.N)
+	for band := lo; band < hi; band += bandCols {
+		for i := first; i < last; i++ {
+			g.multiply(i, band, min(band+bandCols, hi))
+		}
+	}
+	if g.add.B != nil {
+		transpose(s.bt, g.cols, g.add.B[lo*g.add.R:hi*g.add.R], hi-lo, g.add.R)
+	}
+	for i := first; i < last; i++ {
+		g.finishRow(s, i, j)
+	}
+}
+
+// multiply writes W h of row i for tokens [lo,hi) to the logits.
+func (g *gonum) multiply(i, lo, hi int) {
+	d := g.v.D
+	h := g.rows.Hidden[i*d : (i+1)*d]
+	z := g.logits[i*g.v.V:]
+	for k := lo; k < hi; k++ {
+		z[k] = dot(h, g.v.Weight[k*d:(k+1)*d])
+	}
+}
+
+// finishRow turns the products of row i, tile j into logits and takes their sums.
+func (g *gonum) finishRow(s *scratch, i, j int) {
+	lo, hi := g.span(j)
+	n := hi - lo
+	z := g.logits[i*g.v.V+lo : i*g.v.V+hi]
+	if g.v.Bias != nil {
+		vek32.Add_Inplace(z, g.v.Bias[lo:hi])
+	}
+	scaleRow(z, g.v.Scale)
+	added := g.addition(s, i, lo, hi)
+	z0 := z
+	if added != nil {
+		z0 = s.z0[:n]
+		copy(z0, z)
+		vek32.Add_Inplace(z, added)
+		capRow(z, g.v.Softcap)
+	}
+	capRow(z0, g.v.Softcap)
+	if t := int(g.rows.Targets[i]); t >= lo && t < hi {
+		g.frozen[i] = z0[t-lo]
+	}
+	if added != nil && g.v.Softcap > 0 {
+		vek32.Sub_Into(added, z, z0)
+	}
+	if g.rows.RefLogps == nil {
+		added = nil
+	}
+	g.stats[i*g.tiles()+j] = s.sums(z, added)
+}
+
+// addition returns Scale · (B u + C) of row i for tokens [lo,hi), or nil where there is none.
+func (g *gonum) addition(s *scratch, i, lo, hi int) []float32 {
+	if g.add.B == nil && g.add.C == nil {
+		return nil
+	}
+	d := s.d[:hi-lo]
+	clear(d)
+	if g.add.C != nil {
+		copy(d, g.add.C[lo:hi])
+	}
+	for r := range g.lowRank() {
+		axpy(d, g.add.U[i*g.add.R+r], s.bt[r*g.cols:r*g.cols+hi-lo])
+	}
+	scaleRow(d, g.v.Scale)
+	return d
+}
+
+// lowRank returns R, or 0 where the addition has no low-rank part.
+func (g *gonum) lowRank() int {
+	if g.add.B == nil {
+		return 0
+	}
+	return g.add.R
+}
+
+// sums takes the sums of one row of a tile; added may be nil. NaN among the logits makes them NaN.
+func (s *scratch) sums(z, added []float32) tileStats {
+	n := len(z)
+	e, t, wide := s.e[:n], s.t[:n], s.wide[:n]
+	st := tileStats{max: vek32.Max(z)}
+	if !shiftRow(t, z, st.max, wide) {
+		st.sum = math.NaN()
+		return st
+	}
+	copy(e, t)
+	expRow(s.e, n)
+	wideE := vek32.ToFloat64_Into(s.wideE, e)
+	st.sum = vek.Sum(wideE)
+	st.sumSq = vek.Dot(wideE, wideE)
+	st.energy = vek.Dot(wideE, vek32.ToFloat64_Into(wide, t))
+	if added != nil {
+		st.addition = vek.Dot(wideE, vek32.ToFloat64_Into(wide, added))
+	}
+	return st
+}
+
+// merge puts the sums of row i's tiles together, in their order.
+//
+// With Z = Σ exp(z-m): entropy = log Z - E[z-m], and with the frozen head's normaliser, which the
+// reference's log-prob of the target reveals, KL = E[z - z_0] - log Z - m + (z_0(target) - ref).
+func (g *gonum) merge(i int, out *Tokens) {
+	row := g.stats[i*g.tiles() : (i+1)*g.tiles()]
+	best := 0
+	for j, st := range row {
+		if st.max > row[best].max {
+			best = j
+		}
+	}
+	m := row[best].max
+	var all tileStats
+	for _, st := range row {
+		by := float64(st.max) - float64(m)
+		w := math.Exp(by)
+		all.sum += w * st.sum
+		all.sumSq += w * w * st.sumSq
+		if w > 0 {
+			all.energy += w * (st.energy + by*st.sum)
+		}
+		all.addition += w * st.addition
+	}
+	g.shift[i], g.sum[i] = m, all.sum
+
+	logZ := math.Log(all.sum)
+	target := g.logits[i*g.v.V+int(g.rows.Targets[i])]
+	out.Logps[i] = float64(target) - float64(m) - logZ
+	out.Entropy[i] = logZ - all.energy/all.sum
+	out.LogSumSq[i] = math.Log(all.sumSq) - 2*logZ
+	out.Top[i] = g.find(i, best, m)
+	if g.rows.RefLogps != nil {
+		frozenLSE := float64(g.frozen[i]) - float64(g.rows.RefLogps[i])
+		// Rounding may leave less than 0, which no divergence is.
+		out.KL[i] = max(0, all.addition/all.sum-logZ-float64(m)+frozenLSE)
+	}
+}
+
+// find returns the first token of tile j in row i whose logit is z.
+func (g *gonum) find(i, j int, z float32) int32 {
+	lo, hi := g.span(j)
+	for k, x := range g.logits[i*g.v.V+lo : i*g.v.V+hi] {
+		if x == z {
+			return int32(lo + k)
+		}
+	}
+	return int32(lo) // NaN
+}
+
+func scaleRow(x []float32, by float32) {
+	if by != 1 {
+		vek32.MulNumber_Inplace(x, by)
+	}
+}
+
+// capRow writes cap · tanh(x/cap) to x, or leaves it where cap is 0.
+func capRow(x []float32, limit float32) {
+	if limit == 0 {
+		return
+	}
+	l := float64(limit)
+	for i, v := range x {
+		x[i] = float32(l * math.Tanh(float64(v)/l))
+	}
+}
