@@ -24,6 +24,7 @@ const (
 	BFloat16 DType = 16
 	Uint4    DType = 21
 	Int4     DType = 22
+	Uint2    DType = 25
 )
 
 // dtypes gives each type its name and the bits of one element; 0 bits where
@@ -38,6 +39,7 @@ var dtypes = map[DType]struct {
 	Uint64: {"uint64", 64}, 14: {"complex64", 64}, 15: {"complex128", 128}, BFloat16: {"bfloat16", 16},
 	17: {"float8e4m3fn", 8}, 18: {"float8e4m3fnuz", 8}, 19: {"float8e5m2", 8}, 20: {"float8e5m2fnuz", 8},
 	Uint4: {"uint4", 4}, Int4: {"int4", 4}, 23: {"float4e2m1", 4},
+	24: {"float8e8m0", 8}, Uint2: {"uint2", 2}, 26: {"int2", 2},
 }
 
 // String returns the name, for example "float16".

@@ -10,9 +10,10 @@ import (
 
 // A mapping is a whole file in memory, read-only.
 type mapping struct {
-	path  string // as opened
-	b     []byte
-	unmap func() error
+	path     string // as opened
+	location string // as tensors refer to it; "" for the model file
+	b        []byte
+	unmap    func() error
 }
 
 // Load reads a model file and finds its external data, which must lie in the
@@ -61,6 +62,7 @@ func (m *Model) openExternal(dir string) error {
 			if file, err = mapFile(path); err != nil {
 				return fmt.Errorf("tensor %q: external data: %w", t.Name, err)
 			}
+			file.location = t.External.Location
 			open[t.External.Location] = file
 			m.files = append(m.files, file)
 		}

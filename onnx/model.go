@@ -17,9 +17,10 @@ type Model struct {
 	// Graph is the main graph.
 	Graph *Graph
 
-	extra []byte // every other field, encoded
-	path  string // where Load found it; empty for a built or parsed model
-	files []*mapping
+	extra   []byte // every other field, encoded
+	path    string // where Load found it; empty for a built or parsed model
+	files   []*mapping
+	derived bool // changed since it was loaded
 }
 
 // Opset is an imported operator set; the standard one has the domain "".
