@@ -1,5 +1,7 @@
 package datasets
 
+import "github.com/apache/arrow/go/v17/arrow/memory"
+
 // Columns names the columns that are read. An empty optional name (ID, Weight,
 // ScoreChosen, ScoreRejected, Source) turns that column off. A row may lack any
 // optional column and the prompt.
@@ -31,6 +33,8 @@ type Options struct {
 	// line of a JSONL file is an unusable row, a longer element of an array ends
 	// the reading.
 	MaxRowBytes int
+
+	alloc memory.Allocator // of Arrow and Parquet, set by tests; nil for Go's
 }
 
 // DefaultOptions returns the default columns and a limit of 64 MiB a row.

@@ -1,0 +1,203 @@
+package datasets
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/apache/arrow/go/v17/arrow/memory"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	// inputBuffer is read at a time from text files.
+	inputBuffer = 256 << 10
+	// maxZstdWindow is the largest window of a .zst file, that of zstd --long=27.
+	maxZstdWindow = 128 << 20
+)
+
+// A source reads the rows of one file. next fills every field of r, or returns
+// io.EOF behind the last row, a *RowError without its position for a row that
+// can't be parsed, or a fatal error.
+type source interface {
+	next(ctx context.Context, r *row) error
+	close() error
+}
+
+// An input is one open file.
+type input struct {
+	source
+	file        *guardedFile
+	unzip       io.Closer // the decompressor, nil for none
+	format      string    // "parquet", "arrow file", "arrow stream", "jsonl", "json array"
+	compression string    // "gzip", "zstd", "" for none
+}
+
+// openInput finds out what the file at path is, by its first bytes, and opens it.
+func openInput(ctx context.Context, path string, opt *Options, x index) (*input, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	in := &input{file: &guardedFile{File: f, ctx: ctx}}
+	if err := in.open(path, opt, x); err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (in *input) open(path string, opt *Options, x index) error {
+	buf, err := in.decompress()
+	if err != nil {
+		return err
+	}
+	head, err := buf.Peek(8)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	alloc := opt.allocator()
+	ext := filepath.Ext(uncompressedName(strings.ToLower(path)))
+	switch {
+	case bytes.HasPrefix(head, []byte("PAR1")):
+		in.format = "parquet"
+		if in.compression != "" {
+			return fmt.Errorf("a Parquet file inside %s can't be read in place: decompress it first (its columns are compressed anyway)", in.compression)
+		}
+		in.source, err = openParquet(in.file, x, alloc)
+	case bytes.HasPrefix(head, []byte(arrowMagic)):
+		in.format = "arrow file"
+		in.source, err = openArrow(buf, true, x, alloc)
+	case bytes.HasPrefix(head, []byte("\xff\xff\xff\xff")), ext == ".arrows", ext == ".arrow" && len(head) > 0:
+		in.format = "arrow stream"
+		in.source, err = openArrow(buf, false, x, alloc)
+	case bytes.HasPrefix(head, []byte("FEA1")):
+		err = fmt.Errorf("is a Feather version 1 file, want Arrow IPC (Feather version 2)")
+	case strings.Contains(" .parquet .pq .arrow .ipc .feather ", " "+ext+" "):
+		err = fmt.Errorf("begins with %q, want a %s file", head, strings.TrimPrefix(ext, "."))
+	default:
+		err = in.openJSON(buf, ext, opt, x)
+	}
+	return err
+}
+
+// openJSON tells an array from lines.
+func (in *input) openJSON(buf *bufio.Reader, ext string, opt *Options, x index) error {
+	head, err := buf.Peek(len(utf8BOM))
+	if err != nil && err != io.EOF {
+		return err
+	}
+	switch {
+	case bytes.Equal(head, utf8BOM):
+		if _, err := buf.Discard(len(utf8BOM)); err != nil {
+			return err
+		}
+	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
+		return fmt.Errorf("is UTF-16 text, want UTF-8")
+	}
+	head, err = buf.Peek(buf.Size())
+	if err != nil && err != io.EOF {
+		return err
+	}
+	head = bytes.TrimLeft(head, " \t\r\n")
+	isLines := ext == ".jsonl" || ext == ".ndjson"
+	switch {
+	case bytes.HasPrefix(head, []byte("[")):
+		if _, err := buf.Discard(bytes.IndexByte(mustPeek(buf), '[')); err != nil {
+			return err
+		}
+		in.format = "json array"
+		in.source = &jsonArray{in: buf, index: x, limit: opt.MaxRowBytes}
+		return nil
+	case !isLines && len(head) > 0 && head[0] != '{':
+		return fmt.Errorf("is neither Parquet, Arrow IPC nor JSON: it begins with %q", head[:min(len(head), 8)])
+	case ext == ".json" && !wholeFirstLine(buf):
+		return fmt.Errorf("the first line is not a whole object: want a JSON array, or one object per line")
+	}
+	in.format = "jsonl"
+	in.source = &jsonLines{in: buf, index: x, limit: opt.MaxRowBytes}
+	return nil
+}
+
+// mustPeek returns what buf has buffered.
+func mustPeek(buf *bufio.Reader) []byte {
+	head, _ := buf.Peek(buf.Buffered())
+	return head
+}
+
+// decompress puts a decompressor before a file that begins like gzip or zstd.
+func (in *input) decompress() (*bufio.Reader, error) {
+	buf := bufio.NewReaderSize(in.file, inputBuffer)
+	head, err := buf.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
+		r, err := gzip.NewReader(buf)
+		if err != nil {
+			return nil, fmt.Errorf("gzip: %w", unexpected(err))
+		}
+		in.compression, in.unzip = "gzip", r
+		return bufio.NewReaderSize(r, inputBuffer), nil
+	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
+		r, err := zstd.NewReader(buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
+		if err != nil {
+			return nil, fmt.Errorf("zstd: %w", err)
+		}
+		in.compression, in.unzip = "zstd", r.IOReadCloser()
+		return bufio.NewReaderSize(r, inputBuffer), nil
+	}
+	return buf, nil
+}
+
+// close closes what is open. It returns the first error.
+func (in *input) close() error {
+	var err error
+	if in.source != nil {
+		err = in.source.close()
+	}
+	if in.unzip != nil {
+		if e := in.unzip.Close(); err == nil {
+			err = e
+		}
+	}
+	if e := in.file.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// A guardedFile ends a read that goes on behind the end of its context.
+type guardedFile struct {
+	*os.File
+	ctx context.Context // of the current call of Next; reads happen inside it only
+}
+
+func (f *guardedFile) Read(p []byte) (int, error) {
+	if f.ctx.Err() != nil {
+		return 0, context.Cause(f.ctx)
+	}
+	return f.File.Read(p)
+}
+
+func (f *guardedFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.ctx.Err() != nil {
+		return 0, context.Cause(f.ctx)
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// allocator returns what Arrow and Parquet allocate from.
+func (opt *Options) allocator() memory.Allocator {
+	if opt.alloc != nil {
+		return cappedAllocator{opt.alloc}
+	}
+	return cappedAllocator{memory.NewGoAllocator()}
+}
