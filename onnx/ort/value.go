@@ -59,6 +59,33 @@ func (vs *values) scalar(dt onnx.DType, n int64) ortgo.Value {
 	return vs.keep(v, err)
 }
 
+// boolean makes a truth value without dimensions.
+func (vs *values) boolean(x bool) ortgo.Value {
+	v, err := ortgo.NewScalar(x)
+	if err != nil {
+		err = fmt.Errorf("ort: scalar %t: %w", x, err)
+	}
+	return vs.keep(v, err)
+}
+
+// matrix makes a [rows,cols] matrix of int64 or int32.
+func (vs *values) matrix(dt onnx.DType, rows, cols int, at func(row, col int) int64) ortgo.Value {
+	if dt == onnx.Int32 {
+		return vs.tensor(dt, bytesOf(fill[int32](rows, cols, at)), int64(rows), int64(cols))
+	}
+	return vs.tensor(dt, bytesOf(fill[int64](rows, cols, at)), int64(rows), int64(cols))
+}
+
+func fill[T int32 | int64](rows, cols int, at func(row, col int) int64) []T {
+	s := make([]T, 0, rows*cols)
+	for r := range rows {
+		for c := range cols {
+			s = append(s, T(at(r, c)))
+		}
+	}
+	return s
+}
+
 func (vs *values) keep(v ortgo.Value, err error) ortgo.Value {
 	if err != nil {
 		if vs.err == nil {
