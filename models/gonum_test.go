@@ -22,7 +22,9 @@ func openGonum(v *models.Vocabulary) (models.Engine, error) {
 	return models.NewGonum(v), nil
 }
 
-func TestGonum(t *testing.T) { enginetest.Run(t, openGonum) }
+func TestGonum(t *testing.T)       { enginetest.Run(t, openGonum) }
+func TestGonumPairs(t *testing.T)  { enginetest.Pairs(t, openGonum) }
+func TestGonumGolden(t *testing.T) { enginetest.Golden(t, openGonum) }
 
 // work is a random micro-batch with a low-rank addition, and room for its results.
 type work struct {
