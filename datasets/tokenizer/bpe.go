@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -127,7 +128,7 @@ func (m *bpe) useBytes() bool {
 	var ids [256]int32
 	for b := range ids {
 		ids[b] = m.id(byteChar[b])
-		if ids[b] == missing && inUTF8(byte(b)) {
+		if ids[b] == missing && inUTF8(byte(b)) && (m.unk != "" || m.fallback) {
 			return false
 		}
 	}
@@ -142,6 +143,35 @@ func (m *bpe) useBytes() bool {
 		}
 	}
 	return true
+}
+
+// wordMark is what SentencePiece writes for a space.
+const wordMark = "▁"
+
+// startsWords reports whether no merge joins a word mark to what is before it,
+// unless that is a word mark too. Words can then be merged one by one, with the
+// same ids as all of the text at once; only so does the cache see words.
+func (m *bpe) startsWords() bool {
+	if m.bytes != nil || m.whole != nil || m.prefix != "" || m.suffix != "" || m.id(wordMark) == missing {
+		return false
+	}
+	for _, to := range m.merges {
+		token := m.tokens[to.id]
+		if strings.Contains(strings.TrimLeft(token, wordMark), wordMark) {
+			return false
+		}
+	}
+	return true
+}
+
+// scanMarked returns the length of the word marks at the start of s and of what
+// follows them up to the next.
+func scanMarked(s string) int {
+	word := len(s) - len(strings.TrimLeft(s, wordMark))
+	if n := strings.Index(s[word:], wordMark); n >= 0 {
+		return word + n
+	}
+	return len(s)
 }
 
 // inUTF8 reports whether b occurs in any valid UTF-8 text.
@@ -169,12 +199,10 @@ func (m *bpe) encode(piece string, sc *scratch) ([]symbol, error) {
 // split appends the symbols that piece is made of before any merge.
 func (m *bpe) split(dst []symbol, piece string) ([]symbol, error) {
 	if m.bytes != nil {
-		for i := range len(piece) {
-			dst = append(dst, symbol{m.bytes[piece[i]], 1})
-		}
-		return dst, nil
+		return m.splitBytes(dst, piece), nil
 	}
-	unk := symbol{} // unknown characters not yet written
+	unk := symbol{}  // unknown characters not yet written
+	lost := int32(0) // bytes dropped before the first symbol
 	for i := 0; i < len(piece); {
 		_, size := utf8.DecodeRuneInString(piece[i:])
 		char := m.affixed(piece, i, i+size)
@@ -184,7 +212,8 @@ func (m *bpe) split(dst []symbol, piece string) ([]symbol, error) {
 				dst = append(dst, unk)
 				unk = symbol{}
 			}
-			dst = append(dst, symbol{id, int32(size)})
+			dst = append(dst, symbol{id, lost + int32(size)})
+			lost = 0
 			continue
 		}
 		if bytes, ok := m.appendHex(dst, char, size); ok {
@@ -192,6 +221,7 @@ func (m *bpe) split(dst []symbol, piece string) ([]symbol, error) {
 			continue
 		}
 		if m.unk == "" {
+			lost = drop(dst, lost, int32(size))
 			continue
 		}
 		if unk.size > 0 && !m.fuseUnk {
@@ -207,6 +237,31 @@ func (m *bpe) split(dst []symbol, piece string) ([]symbol, error) {
 		dst = append(dst, unk)
 	}
 	return dst, nil
+}
+
+func (m *bpe) splitBytes(dst []symbol, piece string) []symbol {
+	lost := int32(0)
+	for i := range len(piece) {
+		id := m.bytes[piece[i]]
+		if id == missing {
+			lost = drop(dst, lost, 1)
+			continue
+		}
+		dst = append(dst, symbol{id, lost + 1})
+		lost = 0
+	}
+	return dst
+}
+
+// drop leaves out size bytes that no token stands for, as the reference does
+// without an unknown token. The symbol before them covers them, or else the one
+// to come, to which the result is to be added.
+func drop(dst []symbol, lost, size int32) int32 {
+	if len(dst) == 0 {
+		return lost + size
+	}
+	dst[len(dst)-1].size += size
+	return lost
 }
 
 // affixed returns the character piece[i:j] as the vocabulary writes it.

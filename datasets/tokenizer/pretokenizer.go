@@ -83,11 +83,10 @@ func parseDigits(part string, raw json.RawMessage) (pretokenizer, error) {
 		Individual bool `json:"individual_digits"`
 	}
 	err := decode(part, raw, &c)
-	name := "Contiguous"
 	if c.Individual {
-		name = "Isolated"
+		return splitter{class(unicode.IsNumber), isolated, false}, err
 	}
-	return splitter{class(unicode.IsNumber), behaviors[name], false}, err
+	return splitter{class(unicode.IsNumber), contiguous, false}, err
 }
 
 func parsePunctuation(part string, raw json.RawMessage) (pretokenizer, error) {
@@ -149,6 +148,8 @@ type byteLevel struct {
 	raw         bool // leave the bytes as they are: the model takes them so
 }
 
+var gpt2Splitter = splitter{scanner(scanGPT2), isolated, false}
+
 func parseByteLevel(part string, raw json.RawMessage) (pretokenizer, error) {
 	var c struct {
 		PrefixSpace *bool `json:"add_prefix_space"`
@@ -165,8 +166,7 @@ func (b *byteLevel) split(dst []span, s span, sc *scratch) ([]span, error) {
 	n := len(dst)
 	if b.regex {
 		var err error
-		gpt2 := splitter{scanner(scanGPT2), behaviors["Isolated"], false}
-		if dst, err = gpt2.split(dst, s, sc); err != nil {
+		if dst, err = gpt2Splitter.split(dst, s, sc); err != nil {
 			return nil, err
 		}
 	} else {

@@ -99,7 +99,7 @@ type behavior func([]cut) []cut
 
 var behaviors = map[string]behavior{
 	"Removed":            removed,
-	"Isolated":           func(cuts []cut) []cut { return cuts },
+	"Isolated":           isolated,
 	"Contiguous":         contiguous,
 	"MergedWithPrevious": mergedWithPrevious,
 	"MergedWithNext":     mergedWithNext,
@@ -112,6 +112,9 @@ func parseBehavior(part, name string) (behavior, error) {
 	}
 	return b, nil
 }
+
+// isolated leaves every stretch on its own.
+func isolated(cuts []cut) []cut { return cuts }
 
 // removed leaves the stretches between matches.
 func removed(cuts []cut) []cut {

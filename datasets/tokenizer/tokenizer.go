@@ -107,6 +107,9 @@ func (t *Tokenizer) parse(f file) (err error) {
 			last.raw = t.model.useBytes()
 		}
 	}
+	if t.model.startsWords() {
+		t.pretokenizers = append(t.pretokenizers, splitter{scanner(scanMarked), isolated, false})
+	}
 	if t.around, err = parsePostprocessors(f.PostProcessor); err != nil {
 		return err
 	}

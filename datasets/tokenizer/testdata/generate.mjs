@@ -29,7 +29,7 @@ const llama = {
 
 const texts = [
   '', 'a', ' ', 'ab', 'a b', ' ab  ba ', 'aab12 1 21', 'a-b!!--a+b', '--', '!a', 'a\n\n b\n', 'é e\u0301 é', '½12½', '日日 日', 'a_b A_A',
-  '▁a▁▁b', 'AbA', '  a', 'a  ', "ab's a'S", 'x', 'axxb xx', '👍🏽 a', '<s>a</s> b<s>', ' <s> a', 'i1 i', 'İa', 'ﬁ ①', '\u00a0a\u3000b', 'a<0x41>b',
+  '▁a▁▁b', 'AbA', '  a', 'a  ', "ab's a'S", 'x', 'axxb xx', '👍🏽 a', '<s>a</s> b<s>', ' <s> a', '<s>  </s>', 'i1 i', 'İa', 'ﬁ ①', '\u00a0a\u3000b', 'a<0x41>b',
 ];
 const split = (pattern, behavior, invert = false) => ({ type: 'Split', pattern, behavior, invert });
 const sequence = (list, ...members) => ({ type: 'Sequence', [list]: members });
