@@ -56,9 +56,9 @@ func forwardGraph(v *models.Vocabulary, weightIsInput bool) *onnx.Model {
 	}
 	addition := []string{inU, inB}
 	if v.Bias != nil {
-		addition = append(addition, g.AddInitializer(onnx.Float32Tensor("bias", v.Bias, int64(v.V))))
+		addition = append(addition, g.AddInitializer(scaledBias(v)))
 	}
-	add(g, "low_rank", "Gemm", addition, onnx.Int("transB", 1), onnx.Float("alpha", v.Scale), onnx.Float("beta", v.Scale))
+	add(g, "low_rank", "Gemm", addition, onnx.Int("transB", 1), onnx.Float("alpha", v.Scale))
 	add(g, "raw", "Gemm", []string{inHidden, inWeight, "low_rank"}, onnx.Int("transB", 1), onnx.Float("alpha", v.Scale))
 	logits, softmax := "raw", outProbs
 	if v.Softcap > 0 {
@@ -79,6 +79,16 @@ func forwardGraph(v *models.Vocabulary, weightIsInput bool) *onnx.Model {
 		g.AddOutput(name, dt, n, onnx.Free(name+"_columns"))
 	}
 	return m
+}
+
+// scaledBias is Scale · Bias. Gemm's own factor for it, beta, is left out by ONNX
+// Runtime where the product is empty, as that of an addition of rank 0 is.
+func scaledBias(v *models.Vocabulary) *onnx.Tensor {
+	b := make([]float32, v.V)
+	for i, x := range v.Bias {
+		b[i] = v.Scale * x
+	}
+	return onnx.Float32Tensor("bias", b, int64(v.V))
 }
 
 // forwardOutputs are the outputs of the forward graph in order.
@@ -122,7 +132,7 @@ func addSoftcapOutputs(g *onnx.Graph, v *models.Vocabulary, softmax string) {
 	if v.Bias != nil {
 		frozen = append(frozen, "bias")
 	}
-	add(g, "raw0", "Gemm", frozen, onnx.Int("transB", 1), onnx.Float("alpha", v.Scale), onnx.Float("beta", v.Scale))
+	add(g, "raw0", "Gemm", frozen, onnx.Int("transB", 1), onnx.Float("alpha", v.Scale))
 	add(g, "bent0", "Div", []string{"raw0", "cap"})
 	add(g, "tanh0", "Tanh", []string{"bent0"})
 	add(g, "capped0", "Mul", []string{"tanh0", "cap"})

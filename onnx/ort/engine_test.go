@@ -65,6 +65,8 @@ func headCases() []headCase {
 		{name: "low rank and bias", n: 9, d: 12, v: 50, r: 3, c: true, scale: 1},
 		{name: "frozen bias", n: 4, d: 8, v: 31, r: 2, bias: true, scale: 1},
 		{name: "scale", n: 6, d: 8, v: 31, r: 2, bias: true, c: true, scale: 0.25},
+		{name: "frozen bias and scale alone", n: 6, d: 8, v: 31, bias: true, scale: 0.25},
+		{name: "frozen bias, scale and softcap alone", n: 6, d: 8, v: 31, bias: true, scale: 0.5, softcap: 3},
 		{name: "softcap", n: 6, d: 8, v: 31, r: 2, c: true, scale: 1, softcap: 2},
 		{name: "scale, softcap and bias", n: 6, d: 8, v: 31, r: 2, bias: true, c: true, scale: 1.5, softcap: 3},
 		{name: "softcap without addition", n: 3, d: 8, v: 31, scale: 1, softcap: 3},

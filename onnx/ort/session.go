@@ -80,6 +80,12 @@ func (r *Runtime) sessionOptions(opt Options) (*ortgo.SessionOptions, error) {
 		// The library keeps a memory plan per input shape it has seen. Batches have
 		// thousands of shapes, and memory must not grow with the data set.
 		o.SetMemPattern(false),
+		// Without this, 8-bit weights behind DequantizeLinear are fused into a product
+		// that rounds its other side to 8 bits too.
+		o.AddSessionConfigEntry("session.qdq_matmulnbits_accuracy_level", "1"),
+		// Idle threads sleep: spinning takes the cores from the Go code between runs, and
+		// from other programs. On two busy cores it doubled both wall and CPU time.
+		o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 	)
 	if err == nil {
 		err = r.useProvider(o, opt)
