@@ -65,17 +65,22 @@ func WriteAdapter(dir string, h *LoRA, baseModel string) error {
 	if err != nil {
 		return fmt.Errorf("models: adapter config: %w", err)
 	}
-	var tensors []tensor
-	for _, p := range h.Params() {
-		tensors = append(tensors, tensor{name: p.Name, shape: p.Shape, floats: p.Value})
-	}
-	if err := writeTensors(filepath.Join(dir, AdapterWeightsFile), tensors); err != nil {
+	if err := writeTensors(filepath.Join(dir, AdapterWeightsFile), h.tensors()); err != nil {
 		return err
 	}
 	return atomicfile.WriteFile(filepath.Join(dir, AdapterConfigFile), func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	})
+}
+
+// tensors returns the weights as a checkpoint keeps them.
+func (h *LoRA) tensors() []tensor {
+	var list []tensor
+	for _, p := range h.Params() {
+		list = append(list, tensor{name: p.Name, shape: p.Shape, floats: p.Value})
+	}
+	return list
 }
 
 // ReadAdapter reads a PEFT adapter folder whose only target is the LM head. A
@@ -93,7 +98,11 @@ func ReadAdapter(dir string) (*LoRA, AdapterConfig, error) {
 	if detail := config.unsupported(); detail != "" {
 		return nil, AdapterConfig{}, &CheckpointError{path, ErrUnsupported, detail}
 	}
-	h, err := readLoRA(dir, config)
+	file, err := readTensors(filepath.Join(dir, AdapterWeightsFile))
+	if err != nil {
+		return nil, AdapterConfig{}, err
+	}
+	h, err := file.lora(config)
 	if err != nil {
 		return nil, AdapterConfig{}, err
 	}
@@ -133,21 +142,17 @@ func (c *AdapterConfig) unsupported() string {
 	return ""
 }
 
-// readLoRA reads the weights that belong to config.
-func readLoRA(dir string, config AdapterConfig) (*LoRA, error) {
-	file, err := readTensors(filepath.Join(dir, AdapterWeightsFile))
-	if err != nil {
-		return nil, err
-	}
+// lora returns the head whose weights the file holds and config describes.
+func (f *tensorFile) lora(config AdapterConfig) (*LoRA, error) {
 	const nameA, nameB = peftPrefix + "lora_A.weight", peftPrefix + "lora_B.weight"
-	if err := file.only(nameA, nameB); err != nil {
+	if err := f.only(nameA, nameB); err != nil {
 		return nil, err
 	}
-	a, shapeA, err := file.floats(nameA, math.Inf(-1), config.R, -1)
+	a, shapeA, err := f.floats(nameA, math.Inf(-1), config.R, -1)
 	if err != nil {
 		return nil, err
 	}
-	b, shapeB, err := file.floats(nameB, math.Inf(-1), -1, config.R)
+	b, shapeB, err := f.floats(nameB, math.Inf(-1), -1, config.R)
 	if err != nil {
 		return nil, err
 	}

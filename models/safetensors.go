@@ -63,9 +63,14 @@ func (t tensor) dtype() safetensors.DType {
 // size returns the number of bytes.
 func (t tensor) size() int { return 4*len(t.floats) + 8*len(t.ints) }
 
-// writeTensors writes a safetensors file. Equal tensors give equal bytes: names
-// are sorted, and spaces fill the header up to a multiple of 8.
+// writeTensors writes a safetensors file.
 func writeTensors(path string, tensors []tensor) error {
+	return atomicfile.WriteFile(path, func(w io.Writer) error { return encodeTensors(w, tensors) })
+}
+
+// encodeTensors writes tensors as safetensors. Equal tensors give equal bytes:
+// names are sorted, and spaces fill the header up to a multiple of 8.
+func encodeTensors(w io.Writer, tensors []tensor) error {
 	tensors = slices.SortedFunc(slices.Values(tensors), func(a, b tensor) int { return strings.Compare(a.name, b.name) })
 	type entry struct {
 		DType   safetensors.DType `json:"dtype"`
@@ -84,18 +89,15 @@ func writeTensors(path string, tensors []tensor) error {
 		return err
 	}
 	text = append(text, strings.Repeat(" ", roundUp(len(text), 8)-len(text))...)
-	return atomicfile.WriteFile(path, func(w io.Writer) error {
-		buf := binary.LittleEndian.AppendUint64(nil, uint64(len(text)))
-		if _, err := w.Write(append(buf, text...)); err != nil {
+	if _, err := w.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...)); err != nil {
+		return err
+	}
+	for _, t := range tensors {
+		if err := t.write(w); err != nil {
 			return err
 		}
-		for _, t := range tensors {
-			if err := t.write(w); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // write writes the values, a few at a time.
@@ -124,6 +126,11 @@ func readTensors(path string) (*tensorFile, error) {
 	if err != nil {
 		return nil, readError(path, err)
 	}
+	return parseTensors(path, data)
+}
+
+// parseTensors reads what the file at path holds.
+func parseTensors(path string, data []byte) (*tensorFile, error) {
 	file, err := safetensors.Deserialize(data)
 	if err != nil {
 		return nil, &CheckpointError{path, ErrCorrupt, err.Error()}

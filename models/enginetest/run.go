@@ -70,7 +70,7 @@ var shapes = map[string]shape{
 	"r=d":             {n: 3, v: 20, d: 6, r: 6},
 	"r>d":             {n: 3, v: 20, d: 6, r: 17},
 	"r=70":            {n: 66, v: 130, d: 6, r: 70},
-	"large":           {n: 130, v: 700, d: 32, r: 8, c: true, bias: true, scale: 0.7, limit: 20},
+	"large":           {n: 70, v: 300, d: 16, r: 8, c: true, bias: true, scale: 0.7, limit: 20},
 }
 
 // each runs a sub-test per shape, in the order of the names.
