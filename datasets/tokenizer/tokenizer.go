@@ -85,7 +85,10 @@ func Parse(data []byte) (*Tokenizer, error) {
 	for id := range t.added.byID {
 		t.size = max(t.size, int(id)+1)
 	}
-	return t, t.checkAround()
+	if err := t.checkAround(); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 func (t *Tokenizer) parse(f file) (err error) {
