@@ -31,9 +31,6 @@ func openRuntime(t testing.TB) *Runtime {
 		if n := liveValues.Load(); n != 0 {
 			t.Errorf("%d ONNX Runtime values are left, want 0", n)
 		}
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	return r
 }

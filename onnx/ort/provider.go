@@ -34,7 +34,9 @@ func (e *ProviderError) Unwrap() error { return e.Err }
 // appendProvider adds a provider with its own settings to a session's options.
 type appendProvider func(o *ortgo.SessionOptions, settings map[string]string) error
 
-// providers are the ones the bindings can add, by the name users give.
+// providers are the ones the bindings can add, by the name users give. WebGPU is
+// not among them: asking a library for it on a machine without Vulkan prints a
+// warning and makes the release of the environment a segmentation fault.
 var providers = []struct {
 	name string
 	add  appendProvider
@@ -50,7 +52,6 @@ var providers = []struct {
 		return o.AppendExecutionProviderOpenVINO(s)
 	}},
 	{"qnn", byName("QNN")},
-	{"webgpu", byName("WebGPU")},
 	{"xnnpack", byName("XNNPACK")},
 }
 

@@ -32,28 +32,26 @@ func DefaultOptions() Options {
 // A Runtime is the process's hold on the ONNX Runtime library. It is safe for
 // concurrent use.
 type Runtime struct {
-	lib  Library
-	once sync.Once
+	lib Library
 }
 
 // environment is the one library and environment a process can have: the
-// bindings keep them in package variables.
+// bindings keep them in package variables. It lives until the process ends,
+// because providers can't be relied on to survive its release.
 var environment struct {
 	sync.Mutex
 	path string
-	refs int
 }
 
-// Open loads lib. A process has one library: opening another while a Runtime is
-// open is an error, opening the same again shares it.
+// Open loads lib. A process has one library: opening another one is an error,
+// opening the same again shares it.
 func Open(lib Library) (*Runtime, error) {
 	environment.Lock()
 	defer environment.Unlock()
-	if environment.refs > 0 {
+	if environment.path != "" {
 		if environment.path != lib.Path {
 			return nil, fmt.Errorf("ort: library %q is open, so %q can't be", environment.path, lib.Path)
 		}
-		environment.refs++
 		return &Runtime{lib: lib}, nil
 	}
 	ortgo.SetSharedLibraryPath(lib.Path)
@@ -62,7 +60,7 @@ func Open(lib Library) (*Runtime, error) {
 	if err := ortgo.InitializeEnvironment(ortgo.WithLogLevelFatal()); err != nil {
 		return nil, &LibraryError{Tried: []Attempt{{lib.Source, lib.Path, err}}}
 	}
-	environment.path, environment.refs = lib.Path, 1
+	environment.path = lib.Path
 	lib.Version = ortgo.GetVersion()
 	return &Runtime{lib: lib}, nil
 }
@@ -72,19 +70,6 @@ func (r *Runtime) Library() Library { return r.lib }
 
 // Version returns the library's version, for example "1.27.0".
 func (r *Runtime) Version() string { return r.lib.Version }
-
-// Close lets go of the library. Everything opened from r must be closed before.
-func (r *Runtime) Close() error {
-	var err error
-	r.once.Do(func() {
-		environment.Lock()
-		defer environment.Unlock()
-		if environment.refs--; environment.refs == 0 {
-			err = ortgo.DestroyEnvironment()
-		}
-	})
-	return err
-}
 
 // selfTestSize is the edge of the self-test's square matrices: large enough that
 // every thread gets work, far less than a second.
