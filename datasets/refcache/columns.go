@@ -1,0 +1,91 @@
+package refcache
+
+import (
+	"fmt"
+
+	"github.com/apache/arrow/go/v17/arrow"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+)
+
+// The columns of a part, in the order they are stored. The format's names and types
+// never change.
+const (
+	colID = iota
+	colPrompt
+	colChosen
+	colRejected
+	colChosenLogps
+	colRejectedLogps
+	colChosenFeatures
+	colRejectedFeatures
+	colWeight
+	numColumns
+)
+
+var columnNames = [numColumns]string{
+	"pair_id", "prompt_ids", "chosen_ids", "rejected_ids", "chosen_ref_logps", "rejected_ref_logps",
+	"chosen_features", "rejected_features", "weight",
+}
+
+const idBytes = len(datasets.ID{})
+
+// shape is what the rows of a part look like.
+type shape struct {
+	d     int
+	dtype DType
+}
+
+// isList reports whether each row of column c is a list.
+func isList(c int) bool { return c != colID && c != colWeight }
+
+// width returns the bytes of one element of column c: of one list item, or of a row.
+func (s shape) width(c int) int {
+	switch c {
+	case colID:
+		return idBytes
+	case colChosenFeatures, colRejectedFeatures:
+		return s.d * s.dtype.Size()
+	default:
+		return 4
+	}
+}
+
+// buffers returns how many Arrow buffers and field nodes column c has: a validity bitmap and
+// values for a plain one; a bitmap and offsets more for a list, a bitmap more for the
+// fixed-size list inside.
+func buffers(c int) (bufs, nodes int) {
+	switch {
+	case !isList(c):
+		return 2, 1
+	case c == colChosenFeatures || c == colRejectedFeatures:
+		return 5, 3
+	default:
+		return 4, 2
+	}
+}
+
+// types returns the name of each column's type as [describeField] gives it.
+func (s shape) types() [numColumns]string {
+	values := map[DType]string{F16: "float16", F32: "float32"}[s.dtype]
+	features := fmt.Sprintf("list<%s[%d]>", values, s.d)
+	return [numColumns]string{
+		fmt.Sprintf("binary[%d]", idBytes), "list<int32>", "list<int32>", "list<int32>", "list<float32>", "list<float32>",
+		features, features, "float32",
+	}
+}
+
+// schema returns the Arrow schema of a part.
+func (s shape) schema() *arrow.Schema {
+	ids := arrow.ListOfNonNullable(arrow.PrimitiveTypes.Int32)
+	logps := arrow.ListOfNonNullable(arrow.PrimitiveTypes.Float32)
+	features := arrow.ListOfNonNullable(arrow.FixedSizeListOfNonNullable(int32(s.d), s.dtype.arrow()))
+	types := [numColumns]arrow.DataType{
+		&arrow.FixedSizeBinaryType{ByteWidth: idBytes}, ids, ids, ids, logps, logps, features, features, arrow.PrimitiveTypes.Float32,
+	}
+	fields := make([]arrow.Field, numColumns)
+	for c := range fields {
+		fields[c] = arrow.Field{Name: columnNames[c], Type: types[c]}
+	}
+	return arrow.NewSchema(fields, nil)
+}

@@ -1,0 +1,73 @@
+package refcache
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+)
+
+// A Row is one pair under the reference model.
+type Row struct {
+	// ID names the pair.
+	ID datasets.ID
+	// Prompt, Chosen and Rejected are token ids.
+	Prompt, Chosen, Rejected []int32
+	// ChosenRefLogps and RejectedRefLogps are the reference's log-probs of the completion
+	// tokens, nats, one per token.
+	ChosenRefLogps, RejectedRefLogps []float32
+	// ChosenFeatures and RejectedFeatures are the hidden states [T,D] before the head,
+	// row-major, already rounded to the stored dtype. Row t predicts completion token t.
+	ChosenFeatures, RejectedFeatures []float32
+	// Weight is the pair's weight in the loss.
+	Weight float32
+}
+
+// A FeatureError is a hidden state that the stored dtype can't hold.
+type FeatureError struct {
+	// ID names the pair, Side is "chosen" or "rejected".
+	ID   datasets.ID
+	Side string
+	// Token is the completion token, Value what was to be stored (after rounding).
+	Token int
+	Value float32
+	DType DType
+}
+
+// Error implements error.
+func (e *FeatureError) Error() string {
+	text := fmt.Sprintf("refcache: pair %v: hidden state of %s token %d is %v, want a finite number", e.ID, e.Side, e.Token, e.Value)
+	if e.DType == F16 {
+		text += " (f16 ends at 65504: use --features f32)"
+	}
+	return text
+}
+
+// check reports what makes r unfit to be stored.
+func (r *Row) check(d int, dt DType) error {
+	if err := r.checkSide("chosen", d, dt, r.Chosen, r.ChosenRefLogps, r.ChosenFeatures); err != nil {
+		return err
+	}
+	return r.checkSide("rejected", d, dt, r.Rejected, r.RejectedRefLogps, r.RejectedFeatures)
+}
+
+func (r *Row) checkSide(side string, d int, dt DType, ids []int32, logps, features []float32) error {
+	if len(ids) == 0 {
+		return fmt.Errorf("refcache: pair %v: %s has no tokens", r.ID, side)
+	}
+	if len(logps) != len(ids) || len(features) != len(ids)*d {
+		return fmt.Errorf("refcache: pair %v: %s has %d tokens, %d log-probs and %d feature values, want %d per token",
+			r.ID, side, len(ids), len(logps), len(features), d)
+	}
+	for t, p := range logps {
+		if !finite(p) {
+			return fmt.Errorf("refcache: pair %v: reference log-prob of %s token %d is %v, want a finite number", r.ID, side, t, p)
+		}
+	}
+	if at := overflow(features, dt); at >= 0 {
+		return &FeatureError{ID: r.ID, Side: side, Token: at / d, Value: features[at], DType: dt}
+	}
+	return nil
+}
+
+func finite(x float32) bool { return math.Abs(float64(x)) <= math.MaxFloat32 }
