@@ -34,9 +34,10 @@ type source interface {
 type input struct {
 	source
 	file        *guardedFile
-	unzip       io.Closer // the decompressor, nil for none
-	format      string    // "parquet", "arrow file", "arrow stream", "jsonl", "json array"
-	compression string    // "gzip", "zstd", "" for none
+	spool       *guardedFile // a decompressed copy, nil for none
+	unzip       io.Closer    // the decompressor, nil for none
+	format      string       // "parquet", "arrow file", "arrow stream", "jsonl", "json array"
+	compression string       // "gzip", "zstd", "" for none
 }
 
 // openInput finds out what the file at path is, by its first bytes, and opens it.
@@ -67,16 +68,21 @@ func (in *input) open(path string, opt *Options, x index) error {
 	switch {
 	case bytes.HasPrefix(head, []byte("PAR1")):
 		in.format = "parquet"
-		if in.compression != "" {
-			return fmt.Errorf("a Parquet file inside %s can't be read in place: decompress it first (its columns are compressed anyway)", in.compression)
+		if file, e := in.randomAccess(buf); e != nil {
+			err = e
+		} else {
+			in.source, err = openParquet(file, x, alloc)
 		}
-		in.source, err = openParquet(in.file, x, alloc)
 	case bytes.HasPrefix(head, []byte(arrowMagic)):
 		in.format = "arrow file"
-		in.source, err = openArrow(buf, true, x, alloc)
+		if file, e := in.randomAccess(buf); e != nil {
+			err = e
+		} else {
+			in.source, err = openArrowFile(file, x, alloc)
+		}
 	case bytes.HasPrefix(head, []byte("\xff\xff\xff\xff")), ext == ".arrows", ext == ".arrow" && len(head) > 0:
 		in.format = "arrow stream"
-		in.source, err = openArrow(buf, false, x, alloc)
+		in.source, err = openArrowStream(buf, x, alloc)
 	case bytes.HasPrefix(head, []byte("FEA1")):
 		err = fmt.Errorf("is a Feather version 1 file, want Arrow IPC (Feather version 2)")
 	case strings.Contains(" .parquet .pq .arrow .ipc .feather ", " "+ext+" "):
@@ -157,11 +163,42 @@ func (in *input) decompress() (*bufio.Reader, error) {
 	return buf, nil
 }
 
+// randomAccess returns the file for reading at offsets. What is compressed as a
+// whole is first decompressed to a temporary file that goes with the input.
+func (in *input) randomAccess(buf *bufio.Reader) (*guardedFile, error) {
+	if in.compression == "" {
+		return in.file, nil
+	}
+	tmp, err := os.CreateTemp("", "dpo-pipe-*")
+	if err != nil {
+		return nil, err
+	}
+	in.spool = &guardedFile{File: tmp, ctx: in.file.ctx}
+	if _, err := io.Copy(tmp, buf); err != nil {
+		return nil, fmt.Errorf("decompress to a temporary file: %w", err)
+	}
+	return in.spool, nil
+}
+
+// setContext makes ctx the one that ends reads.
+func (in *input) setContext(ctx context.Context) {
+	in.file.ctx = ctx
+	if in.spool != nil {
+		in.spool.ctx = ctx
+	}
+}
+
 // close closes what is open. It returns the first error.
 func (in *input) close() error {
 	var err error
 	if in.source != nil {
 		err = in.source.close()
+	}
+	if in.spool != nil {
+		in.spool.Close()
+		if e := os.Remove(in.spool.Name()); err == nil {
+			err = e
+		}
 	}
 	if in.unzip != nil {
 		if e := in.unzip.Close(); err == nil {

@@ -93,7 +93,7 @@ func (r *Reader) nextRow(ctx context.Context) error {
 			}
 			r.in, r.fileRow = in, 0
 		}
-		r.in.file.ctx = ctx
+		r.in.setContext(ctx)
 		err := r.in.next(ctx, &r.row)
 		var re *RowError
 		switch {
