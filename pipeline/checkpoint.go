@@ -1,0 +1,199 @@
+package pipeline
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/models"
+)
+
+// stateFormat is the version of trainer_state.json.
+const stateFormat = 1
+
+// trainerState is trainer_state.json: with the adapter and the optimizer's
+// moments, all that a run needs to go on. The order of the data follows from
+// seed and step.
+type trainerState struct {
+	Format int   `json:"format"`
+	Step   int64 `json:"step"`
+	// MetricsBytes is the length of metrics.jsonl at this step.
+	MetricsBytes int64   `json:"metrics_bytes"`
+	BestStep     int64   `json:"best_step,omitempty"`
+	BestLoss     float64 `json:"best_loss,omitempty"`
+	// Before and After are held-out metrics of the fresh head and of the newest evaluation.
+	Before Values `json:"before,omitempty"`
+	After  Values `json:"after,omitempty"`
+	// Identity is that of the cache, Config that of the run.
+	Identity map[string]string `json:"cache_identity"`
+	Config   TrainConfig       `json:"config"`
+}
+
+// stepName is the folder of a checkpoint.
+func stepName(step int64) string { return fmt.Sprintf("step-%d", step) }
+
+// save writes a checkpoint of the current step, points last (and best) to it and
+// drops old ones. Saving the same step twice is done once.
+func (t *trainer) save() error {
+	if t.state.Step == t.saved || t.state.Step == 0 {
+		return nil
+	}
+	if err := t.log(); err != nil {
+		return err
+	}
+	if err := t.metrics.sync(); err != nil {
+		return err
+	}
+	t.state.Format, t.state.MetricsBytes = stateFormat, t.metrics.size
+	t.state.Identity, t.state.Config = t.cache.Manifest().Identity, t.cfg
+	t.state.After = t.after
+	path := filepath.Join(t.cfg.Out, checkpointsName, stepName(t.state.Step))
+	if err := t.write(path); err != nil {
+		return err
+	}
+	t.saved = t.state.Step
+	if err := pointTo(t.cfg.Out, lastName, path); err != nil {
+		return err
+	}
+	if t.state.BestStep == t.state.Step {
+		if err := pointTo(t.cfg.Out, bestName, path); err != nil {
+			return err
+		}
+	}
+	return t.prune()
+}
+
+// baseName names the base model in an adapter: by what it is, not by where it
+// lay when the cache was made.
+func baseName(identity map[string]string) string {
+	if sum := identity["model"]; sum != "" {
+		return "sha256:" + sum
+	}
+	return ""
+}
+
+func (t *trainer) write(path string) error {
+	dir, err := atomicfile.CreateDir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Abort()
+	if err := models.WriteAdapter(dir.Path, t.head, baseName(t.state.Identity)); err != nil {
+		return err
+	}
+	if err := models.WriteOptimizer(dir.Path, t.optimizer); err != nil {
+		return err
+	}
+	err = atomicfile.WriteFile(filepath.Join(dir.Path, stateName), func(w io.Writer) error { return writeJSON(w, t.state) })
+	if err != nil {
+		return err
+	}
+	return dir.Commit()
+}
+
+// load goes on from the newest checkpoint of the run, if there is one.
+func (t *trainer) load() error {
+	if err := atomicfile.RemoveTemp(filepath.Join(t.cfg.Out, checkpointsName)); err != nil {
+		return err
+	}
+	steps, err := checkpointSteps(t.cfg.Out)
+	if err != nil || len(steps) == 0 {
+		return err
+	}
+	path := filepath.Join(t.cfg.Out, checkpointsName, stepName(steps[len(steps)-1]))
+	state, err := readState(path)
+	if err != nil {
+		return err
+	}
+	if err := t.cache.Manifest().Check(state.Identity); err != nil {
+		return fmt.Errorf("pipeline: resume %s: %w", path, err)
+	}
+	head, _, err := models.ReadAdapter(path)
+	if err != nil {
+		return err
+	}
+	if len(head.A) != len(t.head.A) || len(head.B) != len(t.head.B) {
+		return fmt.Errorf("pipeline: resume %s: the adapter has rank %d for a [%d,%d] head, want rank %d for [%d,%d]",
+			path, head.R, head.V, head.D, t.head.R, t.head.V, t.head.D)
+	}
+	copy(t.head.A, head.A)
+	copy(t.head.B, head.B)
+	if err := models.ReadOptimizer(path, t.optimizer); err != nil {
+		return err
+	}
+	t.state, t.saved, t.resumedAt, t.after = state, state.Step, state.Step, state.After
+	return nil
+}
+
+// checkpointSteps lists the steps that a run has checkpoints of, ascending.
+func checkpointSteps(run string) ([]int64, error) {
+	entries, err := os.ReadDir(filepath.Join(run, checkpointsName))
+	if err != nil {
+		return nil, fmt.Errorf("pipeline: list checkpoints: %w", err)
+	}
+	var steps []int64
+	for _, e := range entries {
+		if digits, ok := strings.CutPrefix(e.Name(), "step-"); ok && e.IsDir() {
+			if step, err := strconv.ParseInt(digits, 10, 64); err == nil && step > 0 {
+				steps = append(steps, step)
+			}
+		}
+	}
+	slices.Sort(steps)
+	return steps, nil
+}
+
+// readState reads trainer_state.json of a checkpoint. The error wraps
+// fs.ErrNotExist for an adapter that training elsewhere wrote.
+func readState(checkpoint string) (trainerState, error) {
+	path := filepath.Join(checkpoint, stateName)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return trainerState{}, fmt.Errorf("pipeline: read checkpoint: %w", err)
+	}
+	var s trainerState
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return trainerState{}, fmt.Errorf("pipeline: %s: %w", path, err)
+	}
+	if s.Format != stateFormat || s.Step < 1 {
+		return trainerState{}, fmt.Errorf("pipeline: %s: format %d, step %d; want format %d and a step of 1 or more",
+			path, s.Format, s.Step, stateFormat)
+	}
+	return s, nil
+}
+
+// prune removes all but the newest Keep checkpoints and the best.
+func (t *trainer) prune() error {
+	steps, err := checkpointSteps(t.cfg.Out)
+	if err != nil {
+		return err
+	}
+	for _, step := range steps[:max(0, len(steps)-t.cfg.Keep)] {
+		if step == t.state.BestStep {
+			continue
+		}
+		err := os.RemoveAll(filepath.Join(t.cfg.Out, checkpointsName, stepName(step)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("pipeline: remove old checkpoint: %w", err)
+		}
+	}
+	return nil
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

@@ -1,0 +1,187 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+)
+
+// A FieldError is a setting that can't be used. Field is its flag's name.
+type FieldError struct {
+	Field string
+	Value any
+	Want  string
+}
+
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("%s is %v, want %s", e.Field, e.Value, e.Want)
+}
+
+// check collects every unusable setting of a config.
+type check struct{ errs []error }
+
+func (c *check) that(ok bool, field string, value any, want string) {
+	if !ok {
+		c.errs = append(c.errs, &FieldError{field, value, want})
+	}
+}
+
+func (c *check) err() error { return errors.Join(c.errs...) }
+
+// PrecomputeConfig says what to run through the reference and how.
+type PrecomputeConfig struct {
+	// Model is a model folder or .onnx file; ModelFile picks an .onnx file in it.
+	Model     string `json:"model" yaml:"model"`
+	ModelFile string `json:"model_file,omitempty" yaml:"model_file,omitempty"`
+	// Data lists files, globs and folders of preference pairs.
+	Data    []string         `json:"data" yaml:"data"`
+	Reading datasets.Options `json:"reading" yaml:"reading"`
+	// Out is the cache folder.
+	Out    string         `json:"out" yaml:"out"`
+	Encode encode.Options `json:"encode" yaml:"encode"`
+	// Features is the dtype in which hidden states are stored.
+	Features refcache.DType `json:"features" yaml:"features"`
+	// BatchTokens bounds the tokens of one run of the backbone, padding included.
+	BatchTokens int `json:"batch_tokens" yaml:"batch_tokens"`
+	// PartPairs bounds the pairs of one part of the cache: the work a kill can lose.
+	PartPairs int `json:"part_pairs" yaml:"part_pairs"`
+	// Limit ends the pass after that many usable pairs; 0 means all.
+	Limit int64 `json:"limit,omitempty" yaml:"limit,omitempty"`
+	// Strict makes the first unusable row an error; else more than MaxBadFrac of
+	// the rows being unusable is one.
+	Strict     bool    `json:"strict,omitempty" yaml:"strict,omitempty"`
+	MaxBadFrac float64 `json:"max_bad_frac" yaml:"max_bad_frac"`
+}
+
+// DefaultPrecomputeConfig holds the defaults of precompute-ref.
+func DefaultPrecomputeConfig() PrecomputeConfig {
+	return PrecomputeConfig{
+		Reading:     datasets.DefaultOptions(),
+		Encode:      encode.DefaultOptions(),
+		Features:    refcache.F16,
+		BatchTokens: 4096,
+		PartPairs:   256,
+		MaxBadFrac:  0.01,
+	}
+}
+
+// Validate reports every setting that can't be used, joined.
+func (c PrecomputeConfig) Validate() error {
+	var k check
+	k.that(c.Model != "", "--model", `""`, "a model folder or .onnx file")
+	k.that(len(c.Data) > 0, "--data", "empty", "files, globs or folders of preference pairs")
+	k.that(c.Out != "", "--out", `""`, "the folder to write the cache to")
+	k.that(c.Features == refcache.F16 || c.Features == refcache.F32, "--features", c.Features, "f16 or f32")
+	k.that(c.Encode.MaxLength >= 2, "--max-length", c.Encode.MaxLength, "2 or more tokens")
+	k.that(c.Encode.Truncation == encode.KeepStart || c.Encode.Truncation == encode.KeepEnd,
+		"--truncation", c.Encode.Truncation, "keep_start or keep_end")
+	k.that(c.BatchTokens >= 1, "--batch-tokens", c.BatchTokens, "1 or more")
+	k.that(c.PartPairs >= 1, "--part-pairs", c.PartPairs, "1 or more")
+	k.that(c.Limit >= 0, "--limit", c.Limit, "0 (all) or more")
+	k.that(c.MaxBadFrac >= 0 && c.MaxBadFrac <= 1, "--max-bad-frac", c.MaxBadFrac, "a share from 0 to 1")
+	return k.err()
+}
+
+// TrainConfig says how to train a policy head against a cache.
+type TrainConfig struct {
+	// Cache is a reference cache, Out the run folder.
+	Cache string `json:"cache" yaml:"cache"`
+	Out   string `json:"out" yaml:"out"`
+	// Model and Data, where given, must be those that the cache was made from.
+	Model     string   `json:"model,omitempty" yaml:"model,omitempty"`
+	ModelFile string   `json:"model_file,omitempty" yaml:"model_file,omitempty"`
+	Data      []string `json:"data,omitempty" yaml:"data,omitempty"`
+
+	// Head is the kind of policy head; Rank and Alpha are of lora.
+	Head  string  `json:"head" yaml:"head"`
+	Rank  int     `json:"rank" yaml:"rank"`
+	Alpha float64 `json:"alpha" yaml:"alpha"`
+
+	// Loss is the objective, Beta the KL strength, LabelSmoothing ε in [0, 0.5).
+	Loss           string  `json:"loss" yaml:"loss"`
+	Beta           float64 `json:"beta" yaml:"beta"`
+	LabelSmoothing float64 `json:"label_smoothing" yaml:"label_smoothing"`
+
+	// LR is the peak learning rate, Schedule its course, Warmup the share of steps
+	// over which it rises.
+	LR          float64 `json:"lr" yaml:"lr"`
+	Schedule    string  `json:"schedule" yaml:"schedule"`
+	Warmup      float64 `json:"warmup" yaml:"warmup"`
+	WeightDecay float64 `json:"weight_decay" yaml:"weight_decay"`
+	// MaxGradNorm clips the gradient; 0 means never.
+	MaxGradNorm float64 `json:"max_grad_norm" yaml:"max_grad_norm"`
+
+	// Epochs over the training pairs, ended early by MaxSteps unless that is 0.
+	Epochs   int   `json:"epochs" yaml:"epochs"`
+	MaxSteps int64 `json:"max_steps,omitempty" yaml:"max_steps,omitempty"`
+	// BatchPairs is the optimizer batch; MicroTokens bounds the completion tokens
+	// of one product with the vocabulary, 0 chooses by V. It moves no result but
+	// in the last bits.
+	BatchPairs  int `json:"batch_pairs" yaml:"batch_pairs"`
+	MicroTokens int `json:"micro_tokens" yaml:"micro_tokens"`
+
+	// EvalFrac of the prompts are held out.
+	EvalFrac float64 `json:"eval_frac" yaml:"eval_frac"`
+	// EvalEvery, SaveEvery and LogEvery count steps; EvalEvery 0 evaluates before
+	// the first and after the last step only.
+	EvalEvery int64 `json:"eval_every" yaml:"eval_every"`
+	SaveEvery int64 `json:"save_every" yaml:"save_every"`
+	LogEvery  int64 `json:"log_every" yaml:"log_every"`
+	// Keep is how many of the newest checkpoints stay; best stays always.
+	Keep int `json:"keep" yaml:"keep"`
+
+	// Engine multiplies the matrices: ort or gonum.
+	Engine string `json:"engine" yaml:"engine"`
+	Seed   uint64 `json:"seed" yaml:"seed"`
+	// Resume goes on from the last checkpoint of Out.
+	Resume bool `json:"-" yaml:"-"`
+}
+
+// DefaultTrainConfig holds the defaults of train.
+func DefaultTrainConfig() TrainConfig {
+	return TrainConfig{
+		Head: "lora", Rank: 16, Alpha: 32,
+		Loss: "sigmoid", Beta: 0.1,
+		LR: 1e-3, Schedule: "cosine", Warmup: 0.1, MaxGradNorm: 1,
+		Epochs: 1, BatchPairs: 16,
+		EvalFrac: 0.1, SaveEvery: 100, LogEvery: 10, Keep: 2,
+		Engine: "ort", Seed: 42,
+	}
+}
+
+// Validate reports every setting that can't be used, joined.
+func (c TrainConfig) Validate() error {
+	var k check
+	k.that(c.Cache != "", "--cache", `""`, "a reference cache")
+	k.that(c.Out != "", "--out", `""`, "the folder to write the run to")
+	k.that(c.Head == "lora", "--head", c.Head, "lora")
+	k.that(c.Rank >= 1, "--rank", c.Rank, "1 or more")
+	k.that(positive(c.Alpha), "--alpha", c.Alpha, "a number > 0 (usually once or twice the rank)")
+	k.that(positive(c.Beta), "--beta", c.Beta, "a number > 0 (the DPO paper uses 0.1)")
+	k.that(c.LabelSmoothing >= 0 && c.LabelSmoothing < 0.5, "--label-smoothing", c.LabelSmoothing, "a number in [0, 0.5)")
+	k.that(positive(c.LR), "--lr", c.LR, "a number > 0")
+	k.that(c.Schedule == "cosine" || c.Schedule == "linear" || c.Schedule == "constant",
+		"--schedule", c.Schedule, "cosine, linear or constant")
+	k.that(c.Warmup >= 0 && c.Warmup < 1, "--warmup", c.Warmup, "a share of the steps in [0, 1)")
+	k.that(c.WeightDecay >= 0 && finite(c.WeightDecay), "--weight-decay", c.WeightDecay, "a number >= 0")
+	k.that(c.MaxGradNorm >= 0 && finite(c.MaxGradNorm), "--max-grad-norm", c.MaxGradNorm, "a number > 0, or 0 for no clipping")
+	k.that(c.Epochs >= 1, "--epochs", c.Epochs, "1 or more")
+	k.that(c.MaxSteps >= 0, "--max-steps", c.MaxSteps, "0 (no limit) or more")
+	k.that(c.BatchPairs >= 1, "--batch-pairs", c.BatchPairs, "1 or more pairs")
+	k.that(c.MicroTokens >= 0, "--micro-tokens", c.MicroTokens, "0 (chosen by vocabulary) or more")
+	k.that(c.EvalFrac >= 0 && c.EvalFrac < 1, "--eval-frac", c.EvalFrac, "a share of the prompts in [0, 1)")
+	k.that(c.EvalEvery >= 0, "--eval-every", c.EvalEvery, "0 (start and end only) or more steps")
+	k.that(c.SaveEvery >= 1, "--save-every", c.SaveEvery, "1 or more steps")
+	k.that(c.LogEvery >= 1, "--log-every", c.LogEvery, "1 or more steps")
+	k.that(c.Keep >= 1, "--keep", c.Keep, "1 or more checkpoints")
+	k.that(c.Engine == "ort" || c.Engine == "gonum", "--engine", c.Engine, "ort or gonum")
+	return k.err()
+}
+
+func positive(x float64) bool { return x > 0 && finite(x) }
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }

@@ -1,0 +1,176 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+)
+
+// CostEstimate is what a reference pass would cost; nothing has been written.
+type CostEstimate struct {
+	Counts refcache.Counts `json:"counts"`
+	// PromptLengths and CompletionLengths are in tokens.
+	PromptLengths     Lengths `json:"prompt_lengths"`
+	CompletionLengths Lengths `json:"completion_lengths"`
+	// CacheBytes is the size of the cache's parts and head.
+	CacheBytes int64 `json:"cache_bytes"`
+	// Tokens would be run, padding included, at TokensPerSecond, which was
+	// measured on Calibrated batches of this data.
+	Tokens          int64   `json:"tokens"`
+	TokensPerSecond float64 `json:"tokens_per_second"`
+	Calibrated      int     `json:"calibrated_batches"`
+	Seconds         float64 `json:"seconds"`
+}
+
+// Lengths summarises numbers of tokens.
+type Lengths struct {
+	Count int64 `json:"count"`
+	Min   int   `json:"min"`
+	Max   int   `json:"max"`
+	Sum   int64 `json:"sum"`
+}
+
+func (l *Lengths) add(n int) {
+	if l.Count == 0 || n < l.Min {
+		l.Min = n
+	}
+	l.Max = max(l.Max, n)
+	l.Sum += int64(n)
+	l.Count++
+}
+
+// Mean is the mean length, 0 of none.
+func (l Lengths) Mean() float64 { return float64(l.Sum) / float64(max(l.Count, 1)) }
+
+func (l Lengths) String() string {
+	return fmt.Sprintf("%.1f tokens on average, %d to %d", l.Mean(), l.Min, l.Max)
+}
+
+// The calibration ends after calibrationTime or calibrationBatches, whichever is first.
+const (
+	calibrationTime    = 3 * time.Second
+	calibrationBatches = 8
+)
+
+// bytesPerPair is what a pair takes beside its tokens: id, weight and the offsets of its seven lists.
+const bytesPerPair = 16 + 4 + 7*4
+
+// Estimate reads and encodes all of the data, runs a few batches of it, and says
+// what Precompute would cost.
+func Estimate(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Reporter) (CostEstimate, error) {
+	if err := cfg.Validate(); err != nil {
+		return CostEstimate{}, err
+	}
+	ref, err := openReference(ctx, cfg, rt)
+	if err != nil {
+		return CostEstimate{}, err
+	}
+	defer ref.close()
+	p := &precompute{cfg: cfg, ref: ref, report: report, start: time.Now()}
+	e := &estimator{pass: p}
+	if err := e.run(ctx); err != nil {
+		return CostEstimate{}, err
+	}
+	return e.estimate(), nil
+}
+
+// estimator walks the windows of a pass without scoring them.
+type estimator struct {
+	pass   *precompute
+	result CostEstimate
+	tokens [3]int64 // of prompts, chosen and rejected completions
+	spent  time.Duration
+	ran    int64 // tokens of the calibration
+}
+
+func (e *estimator) run(ctx context.Context) error {
+	p := e.pass
+	s, err := openSource(ctx, p.cfg.Data, p.cfg.Reading, p.ref.encoder, 0)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for end := false; !end; {
+		var window []encode.Pair
+		if window, end, err = p.window(ctx, s); err != nil {
+			return err
+		}
+		if err := e.window(ctx, window); err != nil {
+			return err
+		}
+	}
+	if p.kept == 0 {
+		return &BadDataError{Read: p.position.Rows, Bad: p.position.Dropped.Rows(), Max: p.cfg.MaxBadFrac, First: s.firstBad}
+	}
+	return nil
+}
+
+// window counts the pairs of one part and calibrates on its batches while there
+// is time for it: from the middle of the plan, whose lengths are typical.
+func (e *estimator) window(ctx context.Context, window []encode.Pair) error {
+	for _, pair := range window {
+		e.result.PromptLengths.add(len(pair.Prompt))
+		e.result.CompletionLengths.add(len(pair.Chosen))
+		e.result.CompletionLengths.add(len(pair.Rejected))
+		for i, n := range []int{len(pair.Prompt), len(pair.Chosen), len(pair.Rejected)} {
+			e.tokens[i] += int64(n)
+		}
+	}
+	e.pass.kept += int64(len(window))
+	batches := planBatches(sequences(window), e.pass.cfg.BatchTokens)
+	e.result.Tokens += paddedTokens(batches)
+	for i := range batches {
+		if e.spent > calibrationTime || e.result.Calibrated == calibrationBatches {
+			return nil
+		}
+		if err := e.calibrate(ctx, batches[(len(batches)/2+i)%len(batches)]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// calibrate times a batch; the very first run is a warm-up and not counted.
+func (e *estimator) calibrate(ctx context.Context, batch []sequence) error {
+	runs := 1
+	if e.result.Calibrated == 0 {
+		runs = 2
+	}
+	var took time.Duration
+	for range runs {
+		start := time.Now()
+		features, err := e.pass.ref.hidden(ctx, batch)
+		if err != nil {
+			return err
+		}
+		if _, err := e.pass.ref.logps(ctx, batch, features); err != nil {
+			return err
+		}
+		took = time.Since(start)
+	}
+	e.spent += took
+	e.ran += int64(len(batch) * len(batch[0].ids))
+	e.result.Calibrated++
+	return nil
+}
+
+func (e *estimator) estimate() CostEstimate {
+	p, v := e.pass, e.pass.ref.vocabulary
+	r := e.result
+	r.Counts = refcache.Counts{
+		Read: p.position.Rows, Kept: p.kept, Dropped: p.position.Dropped, Apart: p.position.Apart, Truncated: p.position.Truncated,
+		PromptTokens: e.tokens[0], ChosenTokens: e.tokens[1], RejectedTokens: e.tokens[2],
+	}
+	completion := e.tokens[1] + e.tokens[2]
+	perToken := int64(4 + 4 + v.D*p.cfg.Features.Size())
+	r.CacheBytes = p.kept*bytesPerPair + 4*e.tokens[0] + completion*perToken + 4*int64(len(v.Weight)+len(v.Bias))
+	if seconds := e.spent.Seconds(); seconds > 0 {
+		r.TokensPerSecond = float64(e.ran) / seconds
+		r.Seconds = math.Ceil(10*float64(r.Tokens)/r.TokensPerSecond) / 10
+	}
+	return r
+}

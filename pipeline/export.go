@@ -1,0 +1,196 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/models"
+	"github.com/dpo-pipe/dpo-pipe/onnx"
+)
+
+// adapterName is the folder of the PEFT adapter in an exported model folder.
+const adapterName = "adapter"
+
+// ExportConfig says what to export.
+type ExportConfig struct {
+	// Checkpoint is a PEFT adapter folder, Model the model it was trained for.
+	Checkpoint string `json:"checkpoint" yaml:"checkpoint"`
+	Model      string `json:"model" yaml:"model"`
+	ModelFile  string `json:"model_file,omitempty" yaml:"model_file,omitempty"`
+	// Out is the model folder to write; it must not exist.
+	Out string `json:"out" yaml:"out"`
+	// Cache holds the pairs to verify on; empty means the one trained on.
+	Cache string `json:"cache,omitempty" yaml:"cache,omitempty"`
+	// VerifyPairs is how many held-out pairs are run through the exported model.
+	VerifyPairs int `json:"verify_pairs" yaml:"verify_pairs"`
+	// Engine multiplies the head's matrices: ort or gonum.
+	Engine string `json:"engine" yaml:"engine"`
+}
+
+// DefaultExportConfig holds the defaults of export.
+func DefaultExportConfig() ExportConfig { return ExportConfig{VerifyPairs: 16, Engine: "ort"} }
+
+// Validate reports every setting that can't be used, joined.
+func (c ExportConfig) Validate() error {
+	var k check
+	k.that(c.Checkpoint != "", "--checkpoint", `""`, "a checkpoint folder")
+	k.that(c.Model != "", "--model", `""`, "the model folder that the cache was made from")
+	k.that(c.Out != "", "--out", `""`, "the folder to write the policy to")
+	k.that(c.VerifyPairs >= 1, "--verify-pairs", c.VerifyPairs, "1 or more pairs")
+	k.that(c.Engine == "ort" || c.Engine == "gonum", "--engine", c.Engine, "ort or gonum")
+	if c.Out != "" {
+		k.that(!exists(c.Out), "--out", fmt.Sprintf("%q, which exists", c.Out), "a new folder")
+	}
+	return k.err()
+}
+
+// ExportResult says what was written and how well it agrees with the head.
+type ExportResult struct {
+	Out string `json:"out"`
+	// ONNX is the model file in it, Adapter the PEFT folder.
+	ONNX    string `json:"onnx"`
+	Adapter string `json:"adapter"`
+	// Form says how the head went in: "merged" or "lora branch".
+	Form     string       `json:"form"`
+	Verified Verification `json:"verified"`
+}
+
+// Export writes a complete model folder with the trained head inside, runs it on
+// held-out pairs, and leaves nothing behind if its log-probs are not the head's.
+func Export(ctx context.Context, cfg ExportConfig, rt Runtime, report Reporter) (ExportResult, error) {
+	if err := cfg.Validate(); err != nil {
+		return ExportResult{}, err
+	}
+	x, err := openExport(cfg)
+	if err != nil {
+		return ExportResult{}, err
+	}
+	defer x.base.model.Close()
+	dir, err := atomicfile.CreateDir(cfg.Out)
+	if err != nil {
+		return ExportResult{}, err
+	}
+	defer dir.Abort()
+	onnxFile, err := x.write(dir.Path)
+	if err != nil {
+		return ExportResult{}, err
+	}
+	verified, err := x.verify(ctx, rt, filepath.Join(dir.Path, onnxFile), report)
+	if err != nil {
+		return ExportResult{}, err
+	}
+	if err := dir.Commit(); err != nil {
+		return ExportResult{}, err
+	}
+	form := "merged weight"
+	if x.base.head.Quantized {
+		form = "low-rank branch"
+	}
+	return ExportResult{
+		Out: cfg.Out, ONNX: filepath.Join(cfg.Out, onnxFile), Adapter: filepath.Join(cfg.Out, adapterName),
+		Form: form, Verified: verified,
+	}, nil
+}
+
+// exporter holds what goes into a policy folder.
+type exporter struct {
+	cfg  ExportConfig
+	base *splitModel
+	head *models.LoRA
+	// state is of the checkpoint; its Step is 0 where it has none.
+	state trainerState
+}
+
+func openExport(cfg ExportConfig) (*exporter, error) {
+	head, _, err := models.ReadAdapter(cfg.Checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	x := &exporter{cfg: cfg, head: head}
+	x.state, err = readState(cfg.Checkpoint)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if x.base, err = openSplit(cfg.Model, cfg.ModelFile); err != nil {
+		return nil, err
+	}
+	if err := x.fits(); err != nil {
+		return nil, errors.Join(err, x.base.model.Close())
+	}
+	return x, nil
+}
+
+// fits checks that the adapter was trained for this model.
+func (x *exporter) fits() error {
+	v := x.base.vocabulary
+	if x.head.V != v.V || x.head.D != v.D {
+		return &ModelError{x.cfg.Model, fmt.Sprintf("its LM head is [%d,%d], the adapter %q is for [%d,%d]",
+			v.V, v.D, x.cfg.Checkpoint, x.head.V, x.head.D)}
+	}
+	want, known := x.state.Identity["model"]
+	if !known {
+		return nil
+	}
+	have, err := x.base.model.SHA256()
+	if err != nil {
+		return err
+	}
+	if have != want {
+		return &ModelError{x.cfg.Model, fmt.Sprintf("its SHA-256 is %s, the adapter was trained for %s", have, want)}
+	}
+	return nil
+}
+
+// write fills the folder and returns the path of the model file below it.
+func (x *exporter) write(dir string) (onnxFile string, err error) {
+	policy, err := x.base.model.MergeLoRA(x.base.head, onnx.LoRAWeights{
+		R: x.head.R, A: x.head.A, B: x.head.B, Scale: x.head.Scale(),
+	})
+	if err != nil {
+		return "", err
+	}
+	// The layout is the base model's: model.onnx at the root or under onnx/.
+	below, err := filepath.Rel(x.base.files.Root, filepath.Dir(x.base.files.ONNX))
+	if err != nil {
+		return "", fmt.Errorf("pipeline: layout of the model folder: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, below), 0o777); err != nil {
+		return "", fmt.Errorf("pipeline: write policy: %w", err)
+	}
+	onnxFile = filepath.Join(below, "model.onnx")
+	if err := policy.WriteDir(filepath.Join(dir, below), "model.onnx"); err != nil {
+		return "", err
+	}
+	texts, err := x.base.files.TextFiles()
+	if err != nil {
+		return "", err
+	}
+	for _, path := range texts {
+		if err := copyFile(filepath.Join(dir, filepath.Base(path)), path); err != nil {
+			return "", err
+		}
+	}
+	adapter := filepath.Join(dir, adapterName)
+	if err := os.Mkdir(adapter, 0o777); err != nil {
+		return "", fmt.Errorf("pipeline: write adapter: %w", err)
+	}
+	return onnxFile, models.WriteAdapter(adapter, x.head, baseName(x.state.Identity))
+}
+
+func copyFile(dst, src string) error {
+	in, err := os.Open(src)
+	if err != nil {
+		return fmt.Errorf("pipeline: copy %q: %w", src, err)
+	}
+	defer in.Close()
+	return atomicfile.WriteFile(dst, func(w io.Writer) error {
+		_, err := io.Copy(w, in)
+		return err
+	})
+}

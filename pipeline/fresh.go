@@ -1,0 +1,67 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/loss"
+)
+
+// freshTolerance is how far a token log-prob of the fresh head may be from the
+// cached one, nats. The cache takes them from the rounded features by the same
+// arithmetic, so only the float32 rounding of another engine or thread count is left,
+// about 1e-6 of logits around 20; features of another model are off by 0.1 or more.
+const freshTolerance = 1e-3
+
+// A FreshHeadError says that training would not start at the reference.
+type FreshHeadError struct {
+	// Pair, Side and Token say where; Policy and Reference are the log-probs, nats.
+	Pair              string
+	Side              string
+	Token             int
+	Policy, Reference float64
+}
+
+func (e *FreshHeadError) Error() string {
+	return fmt.Sprintf("pipeline: the untrained head does not give the cached reference log-probs: "+
+		"pair %s, %s token %d: %.6f, want %.6f ± %g: the cache's features, head and log-probs don't belong together",
+		e.Pair, e.Side, e.Token, e.Policy, e.Reference, freshTolerance)
+}
+
+// checkFresh scores the first batch under the untrained head, which must be the
+// reference: every token's log-prob, and the loss that the objective then has (ln 2 for sigmoid).
+func (t *trainer) checkFresh(ctx context.Context) error {
+	batch := make([]refcache.Row, min(int64(t.cfg.BatchPairs), t.part.train))
+	walk := epochWalk{cache: t.cache, split: t.part.split, order: newOrder(t.cache.Len(), t.cfg.Seed, 0)}
+	if err := walk.fill(batch); err != nil {
+		return err
+	}
+	var window loss.Metrics
+	if err := t.scorer.score(ctx, batch, &window, false); err != nil {
+		return err
+	}
+	for i := range t.scorer.sides {
+		row, chosen := &batch[i/2], i%2 == 0
+		_, ref, _ := completionRow(row, chosen)
+		for k, p := range t.scorer.sides[i].logps {
+			// Written so that NaN fails.
+			if !(math.Abs(p-float64(ref[k])) <= freshTolerance) {
+				return &FreshHeadError{row.ID.String(), sideName(chosen), k, p, float64(ref[k])}
+			}
+		}
+	}
+	want, has := t.scorer.objective.InitialLoss()
+	if got := window.Means().Loss; has && !(math.Abs(got-want) <= freshTolerance*max(1, math.Abs(want))) {
+		return fmt.Errorf("pipeline: the untrained head's %s loss is %.7f, want %.7f", t.scorer.objective, got, want)
+	}
+	return nil
+}
+
+func sideName(chosen bool) string {
+	if chosen {
+		return "chosen"
+	}
+	return "rejected"
+}

@@ -1,0 +1,137 @@
+package pipeline
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+)
+
+// A Value is a named figure; the names are TRL's, so that curves overlay.
+type Value struct {
+	Name  string
+	Value float64
+}
+
+// Values are figures in a fixed order. In JSON they are one object.
+type Values []Value
+
+// Get returns the figure of that name, NaN where there is none.
+func (v Values) Get(name string) float64 {
+	for _, x := range v {
+		if x.Name == name {
+			return x.Value
+		}
+	}
+	return math.NaN()
+}
+
+// Prefixed returns the figures with a prefix before every name.
+func (v Values) Prefixed(prefix string) Values {
+	out := make(Values, len(v))
+	for i, x := range v {
+		out[i] = Value{prefix + x.Name, x.Value}
+	}
+	return out
+}
+
+// MarshalJSON writes one object, keys in order; a figure that is not finite is null.
+func (v Values) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, x := range v {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Quote(x.Name))
+		b.WriteByte(':')
+		if finite(x.Value) {
+			b.WriteString(strconv.FormatFloat(x.Value, 'g', -1, 64))
+		} else {
+			b.WriteString("null")
+		}
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// UnmarshalJSON reads one object in its order.
+func (v *Values) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
+		return fmt.Errorf("pipeline: metrics are %.20q, want an object", data)
+	}
+	*v = nil
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		var x *float64
+		if err := dec.Decode(&x); err != nil {
+			return err
+		}
+		if x == nil {
+			nan := math.NaN()
+			x = &nan
+		}
+		*v = append(*v, Value{name.(string), *x})
+	}
+	return nil
+}
+
+// metricsLog appends lines to metrics.jsonl. Its length is part of a checkpoint,
+// so that a resumed run drops the lines behind it and writes them again.
+type metricsLog struct {
+	f    *os.File
+	size int64
+}
+
+// openMetrics opens path and cuts it at size.
+func openMetrics(path string, size int64) (*metricsLog, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("pipeline: open metrics: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() < size {
+		err = fmt.Errorf("%s has %d bytes, the checkpoint saw %d", path, info.Size(), size)
+	}
+	if err == nil {
+		err = f.Truncate(size)
+	}
+	if err == nil {
+		_, err = f.Seek(size, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("pipeline: open metrics: %w", err)
+	}
+	return &metricsLog{f: f, size: size}, nil
+}
+
+func (m *metricsLog) append(v Values) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("pipeline: write metrics: %w", err)
+	}
+	n, err := m.f.Write(append(line, '\n'))
+	m.size += int64(n)
+	if err != nil {
+		return fmt.Errorf("pipeline: write metrics: %w", err)
+	}
+	return nil
+}
+
+// sync makes the lines durable before a checkpoint refers to them.
+func (m *metricsLog) sync() error {
+	if err := m.f.Sync(); err != nil {
+		return fmt.Errorf("pipeline: write metrics: %w", err)
+	}
+	return nil
+}
+
+func (m *metricsLog) close() error { return m.f.Close() }

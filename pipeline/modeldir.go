@@ -1,0 +1,136 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// ModelDir is a published model: an ONNX file and, beside or above it, tokenizer
+// and configuration.
+type ModelDir struct {
+	// Root is the folder that was named.
+	Root string
+	// ONNX is the path of the model file.
+	ONNX string
+}
+
+// A ModelError says why a folder can't serve as a model.
+type ModelError struct {
+	Path   string
+	Reason string
+}
+
+func (e *ModelError) Error() string {
+	return fmt.Sprintf("pipeline: model %q: %s", e.Path, e.Reason)
+}
+
+// FindModel resolves a model folder, or a path to an .onnx file. file picks an
+// .onnx file by its path below the folder; empty means model.onnx at the root or under onnx/,
+// or the only .onnx file there is.
+func FindModel(path, file string) (ModelDir, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ModelDir{}, &ModelError{path, "no such file or folder"}
+	}
+	if !info.IsDir() {
+		if filepath.Ext(path) != ".onnx" || file != "" {
+			return ModelDir{}, &ModelError{path, "is a file, want a folder that holds model.onnx, or an .onnx file"}
+		}
+		return ModelDir{Root: filepath.Dir(path), ONNX: path}, nil
+	}
+	if file != "" {
+		return pickFile(path, file)
+	}
+	for _, name := range []string{"model.onnx", filepath.Join("onnx", "model.onnx")} {
+		if isFile(filepath.Join(path, name)) {
+			return ModelDir{Root: path, ONNX: filepath.Join(path, name)}, nil
+		}
+	}
+	return onlyFile(path)
+}
+
+func pickFile(root, file string) (ModelDir, error) {
+	for _, name := range []string{file, filepath.Join("onnx", file)} {
+		if filepath.IsLocal(name) && isFile(filepath.Join(root, name)) {
+			return ModelDir{Root: root, ONNX: filepath.Join(root, name)}, nil
+		}
+	}
+	return ModelDir{}, &ModelError{root, fmt.Sprintf("has no file %q, at the root or under onnx/", file)}
+}
+
+// onlyFile accepts a folder whose one .onnx file has another name.
+func onlyFile(root string) (ModelDir, error) {
+	var found []string
+	for _, pattern := range []string{"*.onnx", "onnx/*.onnx"} {
+		names, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return ModelDir{}, &ModelError{root, err.Error()}
+		}
+		found = append(found, names...)
+	}
+	switch len(found) {
+	case 0:
+		return ModelDir{}, &ModelError{root, "holds no .onnx file, at its root or under onnx/"}
+	case 1:
+		return ModelDir{Root: root, ONNX: found[0]}, nil
+	}
+	return ModelDir{}, &ModelError{root, fmt.Sprintf("holds %d .onnx files (%s) and none is model.onnx: choose one with --model-file",
+		len(found), strings.Join(baseNames(found), ", "))}
+}
+
+// TextFiles lists the files that a model's tokenizer and configuration consist
+// of: regular files beside or above the ONNX file that are neither ONNX nor weights.
+// The result is sorted by name; where both folders have a name, the root's wins.
+func (m ModelDir) TextFiles() ([]string, error) {
+	byName := map[string]string{}
+	for _, dir := range []string{filepath.Dir(m.ONNX), m.Root} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, fmt.Errorf("pipeline: list model folder: %w", err)
+		}
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if isTextFile(e.Name()) && isFile(path) {
+				byName[e.Name()] = path
+			}
+		}
+	}
+	var paths []string
+	for _, path := range byName {
+		paths = append(paths, path)
+	}
+	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(filepath.Base(a), filepath.Base(b)) })
+	return paths, nil
+}
+
+// isTextFile tells tokenizer and configuration files from weights by their names.
+func isTextFile(name string) bool {
+	switch filepath.Ext(name) {
+	case ".json", ".jinja", ".txt", ".model", ".md":
+		return !strings.HasPrefix(name, ".")
+	}
+	return strings.HasPrefix(name, "LICENSE")
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func baseNames(paths []string) []string {
+	names := make([]string, len(paths))
+	for i, p := range paths {
+		names[i] = filepath.Base(p)
+	}
+	return names
+}

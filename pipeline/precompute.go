@@ -1,0 +1,347 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+)
+
+// PrecomputeResult says what a reference pass did.
+type PrecomputeResult struct {
+	// Cache is the folder, complete.
+	Cache string `json:"cache"`
+	// Counts are of the whole cache, rows of earlier interrupted passes included.
+	Counts refcache.Counts `json:"counts"`
+	// Parts is the number of part files, Resumed how many were there before.
+	Parts   int `json:"parts"`
+	Resumed int `json:"resumed_parts"`
+	// Tokens were run through the backbone by this process; PaddedTokens adds padding.
+	Tokens       int64   `json:"tokens"`
+	PaddedTokens int64   `json:"padded_tokens"`
+	Seconds      float64 `json:"seconds"`
+}
+
+// Precompute runs the frozen reference over the data and writes the reference
+// cache cfg.Out. If cfg.Out holds an unfinished cache of the same identity, it
+// goes on behind its last whole part; a finished one of the same identity is
+// left as it is. On error or cancellation the parts written so far stay.
+func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Reporter) (PrecomputeResult, error) {
+	if err := cfg.Validate(); err != nil {
+		return PrecomputeResult{}, err
+	}
+	p := &precompute{cfg: cfg, report: report, start: time.Now()}
+	ref, err := openReference(ctx, cfg, rt)
+	if err != nil {
+		return PrecomputeResult{}, err
+	}
+	defer ref.close()
+	p.ref = ref
+	// A pass whose first rows turn out to be unusable leaves no folder.
+	if exists(filepath.Join(cfg.Out, "manifest.json")) {
+		err = p.create()
+		if errors.Is(err, refcache.ErrComplete) {
+			return p.finished()
+		}
+		if err != nil {
+			return PrecomputeResult{}, err
+		}
+	}
+	defer p.close()
+	if err := p.run(ctx); err != nil {
+		return PrecomputeResult{}, err
+	}
+	return p.finished()
+}
+
+// precompute is the state of one pass.
+type precompute struct {
+	cfg    PrecomputeConfig
+	ref    *reference
+	w      *refcache.Writer // nil until there is a part to write
+	report Reporter
+	start  time.Time
+	// position counts rows from the first on, earlier passes included.
+	position refcache.Position
+	kept     int64
+	before   int64 // pairs that an earlier pass had scored
+	rows     rowCount
+	fresh    int64 // pairs scored by this process
+	result   PrecomputeResult
+}
+
+// create starts the cache, or takes up the one that is there.
+func (p *precompute) create() error {
+	v := p.ref.vocabulary
+	m := refcache.Manifest{Identity: p.ref.identity, D: v.D, V: v.V, FeatureDType: p.cfg.Features}
+	w, err := refcache.Create(p.cfg.Out, m, refcache.Head{
+		V: v.V, D: v.D, Weight: v.Weight, Bias: v.Bias, Scale: v.Scale, Softcap: v.Softcap,
+	})
+	if err != nil {
+		return err
+	}
+	p.w, p.position, p.kept, p.before = w, w.Position(), w.Rows(), w.Rows()
+	p.result.Resumed = w.Parts()
+	return nil
+}
+
+func (p *precompute) close() {
+	if p.w != nil {
+		p.w.Close()
+	}
+}
+
+// finished describes the complete cache.
+func (p *precompute) finished() (PrecomputeResult, error) {
+	m, err := refcache.ReadManifest(p.cfg.Out)
+	if err != nil {
+		return PrecomputeResult{}, err
+	}
+	p.result.Cache, p.result.Counts, p.result.Parts = p.cfg.Out, m.Counts, len(m.Parts)
+	if p.w == nil { // it was complete before
+		p.result.Resumed = len(m.Parts)
+	}
+	p.result.Seconds = time.Since(p.start).Seconds()
+	return p.result, nil
+}
+
+// run scores window after window; a window is a part of the cache.
+func (p *precompute) run(ctx context.Context) error {
+	s, err := openSource(ctx, p.cfg.Data, p.cfg.Reading, p.ref.encoder, p.position.Rows)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	stop := p.rows.start(ctx, p.cfg)
+	defer stop()
+	for end := false; !end; {
+		var window []encode.Pair
+		window, end, err = p.window(ctx, s)
+		if err != nil {
+			return err
+		}
+		if len(window) == 0 {
+			break
+		}
+		if err := p.part(ctx, window); err != nil {
+			return err
+		}
+	}
+	if p.w == nil {
+		return &BadDataError{Read: p.position.Rows, Bad: p.position.Dropped.Rows(), Max: p.cfg.MaxBadFrac, First: s.firstBad}
+	}
+	return p.w.Finish(p.position)
+}
+
+// What a window holds at most, beside cfg.PartPairs: tokens bound the time that a
+// kill can lose, bytes of features the memory.
+const (
+	windowTokens = 1 << 16
+	windowBytes  = 64 << 20
+)
+
+// window collects the pairs of the next part. end says that no more follow. What
+// goes into a window depends on the rows alone, so a resumed pass makes the
+// same parts.
+func (p *precompute) window(ctx context.Context, s *source) (window []encode.Pair, end bool, err error) {
+	var tokens, bytes int64
+	for len(window) < p.cfg.PartPairs && tokens < windowTokens && bytes < windowBytes {
+		if p.cfg.Limit > 0 && p.kept+int64(len(window)) == p.cfg.Limit {
+			return window, true, nil
+		}
+		pair, bad, err := s.next(ctx)
+		if errors.Is(err, io.EOF) {
+			return window, true, p.checkRows(s, true)
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		p.position.Rows++
+		if bad != nil {
+			if err := p.drop(bad); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
+		p.position.Apart += count(pair.Apart)
+		p.position.Truncated += count(pair.Truncated)
+		completion := int64(len(pair.Chosen) + len(pair.Rejected))
+		tokens += completion + 2*int64(len(pair.Prompt))
+		bytes += 4 * completion * int64(p.ref.vocabulary.D)
+		window = append(window, pair)
+	}
+	return window, false, p.checkRows(s, false)
+}
+
+func count(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// drop counts an unusable row.
+func (p *precompute) drop(bad *datasets.RowError) error {
+	if p.cfg.Strict {
+		return bad
+	}
+	p.position.Dropped.Add(bad)
+	return nil
+}
+
+// badRowsEarly is how many rows a pass looks at before it gives up early: a share
+// of fewer says little.
+const badRowsEarly = 1000
+
+// checkRows ends the pass when too many rows were unusable.
+func (p *precompute) checkRows(s *source, end bool) error {
+	read, bad := p.position.Rows, p.position.Dropped.Rows()
+	if !end && read < badRowsEarly || float64(bad) <= p.cfg.MaxBadFrac*float64(read) {
+		return nil
+	}
+	return &BadDataError{Read: read, Bad: bad, Max: p.cfg.MaxBadFrac, First: s.firstBad}
+}
+
+// part scores a window and appends it to the cache.
+func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
+	rows, err := p.score(ctx, window)
+	if err != nil {
+		return err
+	}
+	if p.w == nil {
+		position, kept := p.position, p.kept
+		if err := p.create(); err != nil {
+			return err
+		}
+		p.position, p.kept = position, kept
+	}
+	if err := p.w.WritePart(rows, p.position); err != nil {
+		return err
+	}
+	p.kept += int64(len(window))
+	return nil
+}
+
+// score runs a window through the reference, batch by batch.
+func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcache.Row, error) {
+	rows := make([]refcache.Row, len(window))
+	for i, pair := range window {
+		rows[i] = refcache.Row{
+			ID: pair.ID, Prompt: pair.Prompt, Chosen: pair.Chosen, Rejected: pair.Rejected, Weight: pair.Weight,
+		}
+	}
+	left := make([]int, len(window)) // completions of a pair still to come
+	for i := range left {
+		left[i] = 2
+	}
+	for _, batch := range planBatches(sequences(window), p.cfg.BatchTokens) {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		if err := p.batch(ctx, window, batch, rows); err != nil {
+			return nil, err
+		}
+		for _, s := range batch {
+			p.result.Tokens += int64(len(s.ids))
+			if left[s.pair]--; left[s.pair] == 0 {
+				p.fresh++
+			}
+		}
+		p.result.PaddedTokens += int64(len(batch) * len(batch[0].ids))
+		p.progress()
+	}
+	return rows, nil
+}
+
+// batch fills in features and log-probs of one run of the model. Features are
+// rounded to what the cache stores before log-probs are taken from them, so
+// that training starts at a log-ratio of 0.
+func (p *precompute) batch(ctx context.Context, window []encode.Pair, batch []sequence, rows []refcache.Row) error {
+	features, err := p.ref.hidden(ctx, batch)
+	if err != nil {
+		return fmt.Errorf("pipeline: rows from %d to %d: %w", window[0].Row, window[len(window)-1].Row, err)
+	}
+	for i, s := range batch {
+		if at := refcache.Round(features[i], p.cfg.Features); at >= 0 {
+			return &refcache.FeatureError{
+				ID: rows[s.pair].ID, Side: sideName(s.chosen), Token: at / p.ref.vocabulary.D, Value: features[i][at], DType: p.cfg.Features,
+			}
+		}
+	}
+	logps, err := p.ref.logps(ctx, batch, features)
+	if err != nil {
+		return err
+	}
+	for i, s := range batch {
+		if s.chosen {
+			rows[s.pair].ChosenFeatures, rows[s.pair].ChosenRefLogps = features[i], logps[i]
+		} else {
+			rows[s.pair].RejectedFeatures, rows[s.pair].RejectedRefLogps = features[i], logps[i]
+		}
+	}
+	return nil
+}
+
+func (p *precompute) progress() {
+	r := Progress{
+		Stage: "precompute-ref", Done: p.before + p.fresh, Unit: "pairs", Fresh: p.fresh,
+		Tokens: p.result.Tokens, Elapsed: time.Since(p.start),
+	}
+	if rows := p.rows.n.Load(); rows > 0 {
+		r.Total = max(r.Done, rows-p.position.Dropped.Rows())
+	}
+	if p.cfg.Limit > 0 && (r.Total == 0 || r.Total > p.cfg.Limit) {
+		r.Total = p.cfg.Limit
+	}
+	p.report.report(r)
+}
+
+// rowCount learns how many rows the data has while the pass runs, for the time
+// that is left; a pass of seconds may end before it is known.
+type rowCount struct {
+	n    atomic.Int64
+	done sync.WaitGroup
+}
+
+// start counts in the background until the returned function is called.
+func (c *rowCount) start(ctx context.Context, cfg PrecomputeConfig) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	c.done.Go(func() {
+		if n, err := countRows(ctx, cfg); err == nil {
+			c.n.Store(n)
+		}
+	})
+	return func() {
+		cancel()
+		c.done.Wait()
+	}
+}
+
+// countRows reads the data without encoding it. Errors are left to the pass
+// itself, which will meet them at the same row.
+func countRows(ctx context.Context, cfg PrecomputeConfig) (n int64, err error) {
+	r, err := datasets.Open(cfg.Data, cfg.Reading)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	for {
+		_, err := r.Next(ctx)
+		var bad *datasets.RowError
+		switch {
+		case errors.Is(err, io.EOF):
+			return n, nil
+		case err != nil && !errors.As(err, &bad):
+			return 0, err
+		}
+		n++
+	}
+}

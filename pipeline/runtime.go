@@ -1,0 +1,47 @@
+package pipeline
+
+import (
+	"context"
+
+	"github.com/dpo-pipe/dpo-pipe/models"
+	"github.com/dpo-pipe/dpo-pipe/onnx"
+)
+
+// A Runtime executes ONNX graphs. Package onnx/ort has the one that runs them in
+// ONNX Runtime; tests of this package use a fake.
+type Runtime interface {
+	// Identity names what can move a number: provider and library version. It
+	// becomes part of a cache's identity.
+	Identity() map[string]string
+	// OpenBackbone opens a graph that onnx.Model.Backbone made, with the inputs
+	// that io describes.
+	OpenBackbone(m *onnx.Model, io *onnx.IO) (Backbone, error)
+	// OpenEngine opens a head engine on the frozen head v.
+	OpenEngine(v *models.Vocabulary) (models.Engine, error)
+	// OpenLanguageModel opens a whole model file, to be run up to its logits.
+	OpenLanguageModel(path string) (LanguageModel, error)
+}
+
+// A Backbone is the frozen transformer up to the hidden states that feed the LM
+// head.
+type Backbone interface {
+	// Hidden runs one batch of token sequences. Row t of dst[i] receives the
+	// hidden state at position from[i]+t, up to len(seqs[i])-2: the states that
+	// predict the tokens from from[i]+1 on. dst[i] is grown to [n_i,D], float32,
+	// row-major. The result of a sequence must not depend on its batch mates
+	// beyond float rounding.
+	Hidden(ctx context.Context, seqs [][]int32, from []int, dst [][]float32) error
+	// Close frees what the backbone holds.
+	Close() error
+}
+
+// A LanguageModel is a whole ONNX model that is run for its logits.
+type LanguageModel interface {
+	// Logps returns log p(seq[t] | seq[:t]) for t ≥ from, nats, float64.
+	Logps(ctx context.Context, seq []int32, from int) ([]float64, error)
+	// Generate continues prompt greedily by at most limit tokens, ending before
+	// a token of stop. The prompt is not part of the result.
+	Generate(ctx context.Context, prompt []int32, limit int, stop []int32) ([]int32, error)
+	// Close frees what the model holds.
+	Close() error
+}

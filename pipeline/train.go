@@ -1,0 +1,312 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/loss"
+	"github.com/dpo-pipe/dpo-pipe/models"
+)
+
+// OpenEngine opens a head engine by its name, "ort" or "gonum".
+type OpenEngine func(name string, v *models.Vocabulary) (models.Engine, error)
+
+// TrainResult says what a training run did.
+type TrainResult struct {
+	Out        string `json:"out"`
+	Checkpoint string `json:"checkpoint"`
+	// Best is the checkpoint with the lowest held-out loss; empty without held-out pairs.
+	Best         string  `json:"best,omitempty"`
+	Steps        int64   `json:"steps"`
+	ResumedAt    int64   `json:"resumed_at_step,omitempty"`
+	TrainPairs   int64   `json:"train_pairs"`
+	HeldOutPairs int64   `json:"held_out_pairs"`
+	Seconds      float64 `json:"seconds"`
+	// TokensPerSecond counts completion tokens trained on by this process.
+	TokensPerSecond float64 `json:"tokens_per_second"`
+	// Before and After are metrics of the held-out pairs under the fresh and the
+	// trained head; empty where none are held out.
+	Before Values `json:"before,omitempty"`
+	After  Values `json:"after,omitempty"`
+}
+
+// Train trains a policy head against the cache cfg.Cache and writes the run folder
+// cfg.Out. Cancelling ctx ends it after the step in progress, with a checkpoint.
+// Resumed from any checkpoint, it ends in the same bytes as a run that was
+// never interrupted.
+func Train(ctx context.Context, cfg TrainConfig, open OpenEngine, report Reporter) (TrainResult, error) {
+	if err := cfg.Validate(); err != nil {
+		return TrainResult{}, err
+	}
+	cache, err := refcache.Open(cfg.Cache)
+	if err != nil {
+		return TrainResult{}, err
+	}
+	defer cache.Close()
+	if err := checkInputs(ctx, cfg, cache.Manifest()); err != nil {
+		return TrainResult{}, err
+	}
+	t, err := newTrainer(ctx, cfg, cache, open, report)
+	if err != nil {
+		return TrainResult{}, err
+	}
+	defer t.close()
+	if err := t.begin(ctx); err != nil {
+		return TrainResult{}, err
+	}
+	if err := t.loop(ctx); err != nil {
+		return TrainResult{}, err
+	}
+	return t.finish()
+}
+
+// trainer is the state of one run. Everything that a resumed run needs to end in
+// the same bytes is in the head, the optimizer and trainerState.
+type trainer struct {
+	cfg       TrainConfig
+	cache     *refcache.Reader
+	part      partition
+	engine    models.Engine
+	head      *models.LoRA
+	optimizer *models.AdamW
+	schedule  models.Schedule
+	scorer    *scorer
+	metrics   *metricsLog
+	report    Reporter
+
+	state     trainerState
+	total     int64 // steps
+	saved     int64 // step of the newest checkpoint
+	resumedAt int64
+	start     time.Time
+	tokens    int64 // trained on by this process
+
+	window      loss.Metrics // since the last line of metrics
+	windowStart time.Time
+	gradNorm    float64 // of the last step
+	lr          float64
+	after       Values
+}
+
+func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, open OpenEngine, report Reporter) (*trainer, error) {
+	objective, err := cfg.objective()
+	if err != nil {
+		return nil, err
+	}
+	t := &trainer{cfg: cfg, cache: cache, report: report, start: time.Now(), windowStart: time.Now()}
+	if err := cache.Verify(ctx); err != nil {
+		return nil, err
+	}
+	if t.part, err = newPartition(ctx, cache, cfg.EvalFrac); err != nil {
+		return nil, err
+	}
+	v, err := vocabulary(cache)
+	if err != nil {
+		return nil, err
+	}
+	if t.engine, err = open(cfg.Engine, v); err != nil {
+		return nil, err
+	}
+	t.total = stepsPerEpoch(t.part.train, cfg.BatchPairs) * int64(cfg.Epochs)
+	if cfg.MaxSteps > 0 {
+		t.total = min(t.total, cfg.MaxSteps)
+	}
+	t.head = models.NewLoRA(v.D, v.V, cfg.Rank, cfg.Alpha, cfg.Seed)
+	t.optimizer = models.NewAdamW(t.head.Params())
+	t.optimizer.WeightDecay = cfg.WeightDecay
+	if t.schedule, err = models.NewSchedule(cfg.Schedule, cfg.LR, cfg.Warmup, int(t.total)); err != nil {
+		return nil, err
+	}
+	t.scorer = newScorer(t.head, t.engine, objective, cfg.MicroTokens)
+	return t, nil
+}
+
+// objective parses the loss and its options.
+func (c TrainConfig) objective() (*loss.Objective, error) {
+	opts := loss.DefaultOptions()
+	opts.Beta, opts.LabelSmoothing = c.Beta, c.LabelSmoothing
+	o, err := loss.Parse(c.Loss, opts)
+	if err != nil {
+		return nil, &FieldError{"--loss", fmt.Sprintf("%q", c.Loss), err.Error()}
+	}
+	return o, nil
+}
+
+func (t *trainer) close() {
+	t.engine.Close()
+	if t.metrics != nil {
+		t.metrics.close()
+	}
+}
+
+// begin loads the last checkpoint or checks that the fresh head is the
+// reference, and scores the held-out pairs before the first step.
+func (t *trainer) begin(ctx context.Context) error {
+	existed, err := openRun(t.cfg)
+	if err != nil {
+		return err
+	}
+	if existed {
+		if err := t.load(); err != nil {
+			return err
+		}
+	}
+	if t.metrics, err = openMetrics(filepath.Join(t.cfg.Out, metricsName), t.state.MetricsBytes); err != nil {
+		return err
+	}
+	if t.state.Step > 0 {
+		return nil
+	}
+	if err := t.checkFresh(ctx); err != nil {
+		return err
+	}
+	t.state.Before, err = t.evaluate(ctx)
+	return err
+}
+
+// loop takes the remaining steps.
+func (t *trainer) loop(ctx context.Context) error {
+	// A step that has begun is finished: cancellation is looked at between steps.
+	whole := context.WithoutCancel(ctx)
+	feed := openFeed(whole, t.cache, t.part, t.cfg, t.state.Step)
+	defer feed.close()
+	for t.state.Step < t.total {
+		if ctx.Err() != nil {
+			return errors.Join(context.Cause(ctx), t.save())
+		}
+		rows, err := feed.next()
+		if err != nil {
+			return err
+		}
+		if err := t.update(whole, rows); err != nil {
+			return fmt.Errorf("pipeline: step %d: %w", t.state.Step+1, err)
+		}
+		feed.giveBack(rows)
+		t.state.Step++
+		if err := t.afterStep(whole); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// update takes one optimizer step on a batch.
+func (t *trainer) update(ctx context.Context, batch []refcache.Row) error {
+	t.head.ZeroGrad()
+	if err := t.scorer.score(ctx, batch, &t.window, true); err != nil {
+		return err
+	}
+	norm, err := models.ClipGradNorm(t.head.Params(), t.cfg.MaxGradNorm)
+	if err != nil {
+		return err
+	}
+	t.gradNorm = norm
+	t.lr = t.schedule.At(int(t.state.Step))
+	t.optimizer.Step(t.lr)
+	for i := range batch {
+		t.tokens += int64(len(batch[i].Chosen) + len(batch[i].Rejected))
+	}
+	return nil
+}
+
+// afterStep logs, evaluates and saves where the step is due for it.
+func (t *trainer) afterStep(ctx context.Context) error {
+	step, last := t.state.Step, t.state.Step == t.total
+	due := func(every int64) bool { return last || every > 0 && step%every == 0 }
+	save := due(t.cfg.SaveEvery)
+	// A checkpoint closes the window too, so that a resumed run begins with an
+	// empty one, as this one goes on with.
+	if due(t.cfg.LogEvery) || save {
+		if err := t.log(); err != nil {
+			return err
+		}
+	}
+	if due(t.cfg.EvalEvery) {
+		better, err := t.evaluateStep(ctx)
+		if err != nil {
+			return err
+		}
+		save = save || better
+	}
+	if save {
+		return t.save()
+	}
+	return nil
+}
+
+// log writes the means of the window as one line of metrics and reports them.
+func (t *trainer) log() error {
+	m := t.window.Means()
+	if m.Pairs == 0 {
+		return nil
+	}
+	seconds := time.Since(t.windowStart).Seconds()
+	line := append(t.position(), means(m)...)
+	line = append(line,
+		Value{"grad_norm", t.gradNorm}, Value{"learning_rate", t.lr},
+		Value{"pairs_per_second", float64(m.Pairs) / seconds}, Value{"tokens_per_second", float64(m.Tokens) / seconds})
+	t.window.Reset()
+	t.windowStart = time.Now()
+	t.report.report(Progress{
+		Stage: "train", Done: t.state.Step, Total: t.total, Unit: "steps", Tokens: t.tokens,
+		Elapsed: time.Since(t.start), Fresh: t.state.Step - t.resumedAt,
+		Note: fmt.Sprintf("loss %.4f  accuracy %.3f  margin %.3f", m.Loss, m.RewardsAccuracies, m.RewardsMargins),
+	})
+	return t.metrics.append(line)
+}
+
+// position is where a line of metrics stands.
+func (t *trainer) position() Values {
+	perEpoch := stepsPerEpoch(t.part.train, t.cfg.BatchPairs)
+	return Values{{"step", float64(t.state.Step)}, {"epoch", float64(t.state.Step) / float64(perEpoch)}}
+}
+
+func means(m loss.Means) (v Values) {
+	m.Named(func(name string, value float64) { v = append(v, Value{name, value}) })
+	return v
+}
+
+// evaluate scores the held-out pairs and logs the result; nil without any.
+func (t *trainer) evaluate(ctx context.Context) (Values, error) {
+	if t.part.held == 0 {
+		return nil, nil
+	}
+	m, err := meansOf(ctx, t.scorer, t.cache, t.part.split.heldOut, t.cfg.BatchPairs)
+	if err != nil {
+		return nil, err
+	}
+	v := means(m)
+	return v, t.metrics.append(append(t.position(), v.Prefixed("eval_")...))
+}
+
+// evaluateStep evaluates and reports whether the head is the best so far.
+func (t *trainer) evaluateStep(ctx context.Context) (better bool, err error) {
+	if t.after, err = t.evaluate(ctx); err != nil || t.after == nil {
+		return false, err
+	}
+	if l := t.after.Get("loss"); t.state.BestStep == 0 || l < t.state.BestLoss {
+		t.state.BestStep, t.state.BestLoss = t.state.Step, l
+		return true, nil
+	}
+	return false, nil
+}
+
+// finish writes the summary of a run whose last checkpoint is saved.
+func (t *trainer) finish() (TrainResult, error) {
+	seconds := time.Since(t.start).Seconds()
+	r := TrainResult{
+		Out: t.cfg.Out, Checkpoint: filepath.Join(t.cfg.Out, lastName), Steps: t.state.Step, ResumedAt: t.resumedAt,
+		TrainPairs: t.part.train, HeldOutPairs: t.part.held, Seconds: seconds,
+		TokensPerSecond: float64(t.tokens) / seconds, Before: t.state.Before, After: t.state.After,
+	}
+	if t.state.BestStep > 0 {
+		r.Best = filepath.Join(t.cfg.Out, bestName)
+	}
+	return r, atomicfile.WriteFile(filepath.Join(t.cfg.Out, summaryName), func(w io.Writer) error { return writeJSON(w, r) })
+}
