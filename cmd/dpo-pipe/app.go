@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+// app holds what every command writes to.
+type app struct {
+	stdout, stderr io.Writer
+	rt             openRuntime
+}
+
+// run is the whole program: it parses args (args[0] is the program's name),
+// runs the command and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: stdout, stderr: stderr, rt: newRuntime}
+	err := a.cli().RunContext(ctx, args)
+	if err == nil {
+		return exitDone
+	}
+	return a.fail(ctx, err)
+}
+
+const description = `dpo-pipe aligns a language model to preference data without Python, PyTorch or a
+GPU. It runs the frozen ONNX model once over the pairs (precompute-ref), trains
+a small policy head against what that left behind (train), and writes a PEFT
+adapter and a verified ONNX model (export). See it work: dpo-pipe demo
+
+Results go to stdout, progress and messages to stderr.
+
+Exit codes: 0 done, 1 failed, 2 usage or settings, 3 environment (library,
+provider, disk), 4 data refused, 5 quality gate not met, 130 interrupted.`
+
+func (a *app) cli() *cli.App {
+	return &cli.App{
+		Name:                   "dpo-pipe",
+		Usage:                  "align an ONNX language model to preference data",
+		Description:            description,
+		Version:                version(),
+		HideHelpCommand:        true,
+		UseShortOptionHandling: false,
+		Writer:                 a.stdout,
+		ErrWriter:              a.stderr,
+		Suggest:                true,
+		// Errors are printed once, by fail; the package must neither print nor exit.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   usageError,
+		CommandNotFound: func(c *cli.Context, name string) {
+			fmt.Fprintf(a.stderr, "dpo-pipe: error: no command %q; dpo-pipe --help lists them\n", name)
+		},
+		Action: a.noCommand,
+		Commands: []*cli.Command{
+			a.precomputeCommand(), a.trainCommand(), a.evalCommand(), a.exportCommand(),
+			a.inspectCommand(), a.demoCommand(), a.doctorCommand(),
+		},
+	}
+}
+
+// noCommand answers a bare dpo-pipe, or one whose first word is no command.
+func (a *app) noCommand(c *cli.Context) error {
+	if c.Args().Present() {
+		return &usageErr{fmt.Errorf("no command %q; dpo-pipe --help lists them", c.Args().First())}
+	}
+	return cli.ShowAppHelp(c)
+}
+
+// usageErr is a mistake on the command line.
+type usageErr struct{ err error }
+
+func (e *usageErr) Error() string { return e.err.Error() }
+func (e *usageErr) Unwrap() error { return e.err }
+
+func usageError(_ *cli.Context, err error, _ bool) error { return &usageErr{err} }
+
+// version is the module's, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+)
+
+const precomputeExample = `Runs the frozen reference once over the pairs and caches per-token log-probs and
+the hidden states that feed the LM head. A pass that was killed goes on where it
+stopped when the same command is run again.
+
+  dpo-pipe precompute-ref --model ./model --data 'prefs/*.parquet' --out ./cache
+  dpo-pipe precompute-ref --model ./model --data prefs.jsonl --out ./cache --dry-run`
+
+func (a *app) precomputeCommand() *cli.Command {
+	def := pipeline.DefaultPrecomputeConfig()
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "model", Required: true, Usage: "model `FOLDER` (model.onnx at its root or under onnx/, tokenizer.json) or .onnx file"},
+		&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in the folder"},
+		&cli.StringSliceFlag{Name: "data", Required: true, Usage: "files, globs and folders of preference pairs (Parquet, Arrow, JSONL, JSON; .gz, .zst); may be repeated"},
+		&cli.StringFlag{Name: "out", Required: true, Usage: "cache `FOLDER` to write"},
+		&cli.IntFlag{Name: "max-length", Value: def.Encode.MaxLength, Usage: "longest prompt and completion together, tokens"},
+		&cli.StringFlag{Name: "truncation", Value: string(def.Encode.Truncation), Usage: "what of a longer one is kept: keep_start or keep_end"},
+		&cli.StringFlag{Name: "features", Value: string(def.Features), Usage: "how hidden states are stored: f16 or f32"},
+		&cli.IntFlag{Name: "batch-tokens", Value: def.BatchTokens, Usage: "tokens of one run of the model, padding included"},
+		&cli.IntFlag{Name: "part-pairs", Value: def.PartPairs, Usage: "most pairs in one part of the cache, the work a kill can lose"},
+		&cli.StringFlag{Name: "chat-template", Value: def.Encode.ChatTemplate, Usage: "auto (the model's), none, or a Jinja `FILE`"},
+		&cli.Int64Flag{Name: "limit", Usage: "stop after `N` usable pairs"},
+		&cli.BoolFlag{Name: "strict", Usage: "make the first unusable row an error"},
+		&cli.Float64Flag{Name: "max-bad-frac", Value: def.MaxBadFrac, Usage: "largest share of unusable rows that is accepted"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "count, measure a few batches and estimate; write nothing"},
+		&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
+	}
+	flags = append(flags, columnFlags(def.Reading.Columns)...)
+	return &cli.Command{
+		Name: "precompute-ref", Usage: "run the reference model over preference pairs, once",
+		Description: precomputeExample, Flags: append(flags, runtimeFlags()...), Action: a.precompute,
+		OnUsageError: usageError,
+	}
+}
+
+// columnFlags rename the columns of the data.
+func columnFlags(c datasets.Columns) []cli.Flag {
+	column := func(name, value string) cli.Flag {
+		return &cli.StringFlag{Name: "column-" + name, Value: value, Usage: "`NAME` of the column", Category: "columns"}
+	}
+	return []cli.Flag{
+		column("prompt", c.Prompt), column("chosen", c.Chosen), column("rejected", c.Rejected), column("id", c.ID),
+		column("weight", c.Weight), column("score-chosen", c.ScoreChosen), column("score-rejected", c.ScoreRejected),
+		column("source", c.Source),
+	}
+}
+
+func columnsFrom(c *cli.Context) datasets.Columns {
+	return datasets.Columns{
+		Prompt: c.String("column-prompt"), Chosen: c.String("column-chosen"), Rejected: c.String("column-rejected"),
+		ID: c.String("column-id"), Weight: c.String("column-weight"), Source: c.String("column-source"),
+		ScoreChosen: c.String("column-score-chosen"), ScoreRejected: c.String("column-score-rejected"),
+	}
+}
+
+func precomputeConfigFrom(c *cli.Context) pipeline.PrecomputeConfig {
+	cfg := pipeline.DefaultPrecomputeConfig()
+	cfg.Model, cfg.ModelFile = c.String("model"), c.String("model-file")
+	// Globs that the shell has expanded arrive as arguments behind the first.
+	cfg.Data = append(c.StringSlice("data"), c.Args().Slice()...)
+	cfg.Reading.Columns = columnsFrom(c)
+	cfg.Out = c.String("out")
+	cfg.Encode.MaxLength = c.Int("max-length")
+	cfg.Encode.Truncation = encode.Truncation(c.String("truncation"))
+	cfg.Encode.ChatTemplate = c.String("chat-template")
+	cfg.Features = refcache.DType(c.String("features"))
+	cfg.BatchTokens, cfg.PartPairs = c.Int("batch-tokens"), c.Int("part-pairs")
+	cfg.Limit, cfg.Strict, cfg.MaxBadFrac = c.Int64("limit"), c.Bool("strict"), c.Float64("max-bad-frac")
+	return cfg
+}
+
+func (a *app) precompute(c *cli.Context) error {
+	cfg := precomputeConfigFrom(c)
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	rt, err := a.rt(runtimeOptionsFrom(c))
+	if err != nil {
+		return err
+	}
+	if c.Bool("dry-run") {
+		return a.estimate(c.Context, cfg, rt, c.Bool("json"))
+	}
+	result, err := a.runPrecompute(c.Context, cfg, rt)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return a.printJSON(result)
+	}
+	printPrecompute(a.stdout, result)
+	return nil
+}
+
+// runPrecompute runs the pass with its progress shown.
+func (a *app) runPrecompute(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pipeline.Runtime) (pipeline.PrecomputeResult, error) {
+	p := newProgress(a.stderr, false)
+	defer p.end()
+	return pipeline.Precompute(ctx, cfg, rt, p.report)
+}
+
+func (a *app) estimate(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pipeline.Runtime, asJSON bool) error {
+	p := newProgress(a.stderr, false)
+	e, err := pipeline.Estimate(ctx, cfg, rt, p.report)
+	p.end()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return a.printJSON(e)
+	}
+	fmt.Fprintf(a.stdout, "would cache %s pairs of %s rows\n", thousands(e.Counts.Kept), thousands(e.Counts.Read))
+	printDropped(a.stdout, e.Counts)
+	fmt.Fprintf(a.stdout, "  prompt      %s\n  completion  %s\n", e.PromptLengths, e.CompletionLengths)
+	fmt.Fprintf(a.stdout, "  truncated   %s pairs; encoded apart %s\n", thousands(e.Counts.Truncated), thousands(e.Counts.Apart))
+	fmt.Fprintf(a.stdout, "  cache size  %s\n", bytesText(e.CacheBytes))
+	fmt.Fprintf(a.stdout, "  time        about %s (%s tokens at %s a second, measured on %d batches)\n",
+		time.Duration(e.Seconds*float64(time.Second)).Round(time.Second), thousands(e.Tokens), thousands(int64(e.TokensPerSecond)), e.Calibrated)
+	return nil
+}
+
+func printPrecompute(w io.Writer, r pipeline.PrecomputeResult) {
+	fmt.Fprintf(w, "cached %s pairs of %s rows in %s (%.1f s, %d parts", thousands(r.Counts.Kept), thousands(r.Counts.Read),
+		r.Cache, r.Seconds, r.Parts)
+	if r.Resumed > 0 {
+		fmt.Fprintf(w, ", %d of them from before", r.Resumed)
+	}
+	fmt.Fprintln(w, ")")
+	printDropped(w, r.Counts)
+	if r.Counts.Apart > 0 {
+		fmt.Fprintf(w, "  note: %s pairs have no token boundary behind the prompt; prompt and completion were encoded apart\n",
+			thousands(r.Counts.Apart))
+	}
+	if r.Counts.Truncated > 0 {
+		fmt.Fprintf(w, "  note: %s pairs were longer than --max-length and truncated\n", thousands(r.Counts.Truncated))
+	}
+}
+
+// printDropped lists unusable rows by reason with the first few positions.
+func printDropped(w io.Writer, counts refcache.Counts) {
+	for _, d := range counts.Dropped.Drops {
+		fmt.Fprintf(w, "  dropped %s: %s\n", thousands(d.Rows), d.Reason)
+		for _, at := range d.First {
+			fmt.Fprintf(w, "    %s row %d: %s\n", at.File, at.Row, at.Detail)
+		}
+	}
+}

@@ -1,0 +1,17 @@
+//go:build !cgo
+
+package main
+
+import "errors"
+
+type noRuntime struct{ error }
+
+// Environment marks the kind.
+func (noRuntime) Environment() {}
+
+// newRuntime explains that this build has no ONNX Runtime. Training with
+// --engine gonum, eval and inspect work without it.
+func newRuntime(runtimeOptions) (pipeline.Runtime, error) {
+	return nil, noRuntime{errors.New("this dpo-pipe was built without cgo, which ONNX Runtime needs: " +
+		"build it with CGO_ENABLED=1 and a C compiler, or use --engine gonum")}
+}

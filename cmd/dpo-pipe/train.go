@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/dpo-pipe/dpo-pipe/models"
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+)
+
+const trainExample = `Trains a policy head with a preference loss against a reference cache; the model
+itself is not run. --resume goes on with a run that was stopped, under the
+settings it was started with.
+
+  dpo-pipe train --cache ./cache --out ./run --epochs 3 --eval-frac 0.2
+  dpo-pipe train --out ./run --resume`
+
+func (a *app) trainCommand() *cli.Command {
+	d := pipeline.DefaultTrainConfig()
+	return &cli.Command{
+		Name: "train", Usage: "train a policy head against a reference cache", Description: trainExample,
+		Action: a.train, OnUsageError: usageError,
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
+			&cli.StringFlag{Name: "out", Required: true, Usage: "run `FOLDER` to write"},
+			&cli.BoolFlag{Name: "resume", Usage: "go on from the run's last checkpoint; starts it where there is none"},
+			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`"},
+			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
+			&cli.StringSliceFlag{Name: "data", Usage: "check that the cache was made from these data files"},
+			&cli.StringFlag{Name: "head", Value: d.Head, Usage: "policy head: lora"},
+			&cli.IntFlag{Name: "rank", Value: d.Rank, Usage: "rank of the head"},
+			&cli.Float64Flag{Name: "alpha", Value: d.Alpha, Usage: "the head is scaled by alpha/rank"},
+			&cli.StringFlag{Name: "loss", Value: d.Loss, Usage: "objective, or a mix such as sigmoid:0.8,sft:0.2"},
+			&cli.Float64Flag{Name: "beta", Value: d.Beta, Usage: "strength of the pull towards the reference"},
+			&cli.Float64Flag{Name: "label-smoothing", Value: d.LabelSmoothing, Usage: "share of pairs taken to be mislabelled"},
+			&cli.Float64Flag{Name: "lr", Value: d.LR, Usage: "peak learning rate"},
+			&cli.StringFlag{Name: "schedule", Value: d.Schedule, Usage: "cosine, linear or constant"},
+			&cli.Float64Flag{Name: "warmup", Value: d.Warmup, Usage: "share of the steps over which the rate rises"},
+			&cli.Float64Flag{Name: "weight-decay", Value: d.WeightDecay, Usage: "decoupled weight decay"},
+			&cli.Float64Flag{Name: "max-grad-norm", Value: d.MaxGradNorm, Usage: "clip the gradient's norm; 0 never"},
+			&cli.IntFlag{Name: "epochs", Value: d.Epochs, Usage: "passes over the training pairs"},
+			&cli.Int64Flag{Name: "max-steps", Usage: "end after `N` steps"},
+			&cli.IntFlag{Name: "batch-pairs", Value: d.BatchPairs, Usage: "pairs of one optimizer step"},
+			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens of one product with the vocabulary (default: by vocabulary)"},
+			&cli.Float64Flag{Name: "eval-frac", Value: d.EvalFrac, Usage: "share of the prompts held out"},
+			&cli.Int64Flag{Name: "eval-every", Value: d.EvalEvery, Usage: "evaluate every `N` steps; 0: before the first and after the last"},
+			&cli.Int64Flag{Name: "save-every", Value: d.SaveEvery, Usage: "write a checkpoint every `N` steps"},
+			&cli.Int64Flag{Name: "log-every", Value: d.LogEvery, Usage: "write metrics every `N` steps"},
+			&cli.IntFlag{Name: "keep", Value: d.Keep, Usage: "how many of the newest checkpoints stay; best always does"},
+			&cli.StringFlag{Name: "engine", Value: d.Engine, Usage: "who multiplies matrices: ort or gonum"},
+			&cli.Uint64Flag{Name: "seed", Value: d.Seed, Usage: "of initialisation and shuffling"},
+			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
+		}, runtimeFlags()...),
+	}
+}
+
+// trainConfigFrom starts from the defaults or, on --resume, from the settings of
+// the run, and overlays the flags that were given.
+func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
+	cfg := pipeline.DefaultTrainConfig()
+	if c.Bool("resume") {
+		earlier, err := pipeline.LoadRunConfig(c.String("out"))
+		switch {
+		case err == nil:
+			cfg = earlier
+		case !errors.Is(err, fs.ErrNotExist):
+			return cfg, err
+		}
+	}
+	cfg.Out, cfg.Resume = c.String("out"), c.Bool("resume")
+	overlay(c, "cache", c.String, &cfg.Cache)
+	overlay(c, "model", c.String, &cfg.Model)
+	overlay(c, "model-file", c.String, &cfg.ModelFile)
+	overlay(c, "data", c.StringSlice, &cfg.Data)
+	overlay(c, "head", c.String, &cfg.Head)
+	overlay(c, "rank", c.Int, &cfg.Rank)
+	overlay(c, "alpha", c.Float64, &cfg.Alpha)
+	overlay(c, "loss", c.String, &cfg.Loss)
+	overlay(c, "beta", c.Float64, &cfg.Beta)
+	overlay(c, "label-smoothing", c.Float64, &cfg.LabelSmoothing)
+	overlay(c, "lr", c.Float64, &cfg.LR)
+	overlay(c, "schedule", c.String, &cfg.Schedule)
+	overlay(c, "warmup", c.Float64, &cfg.Warmup)
+	overlay(c, "weight-decay", c.Float64, &cfg.WeightDecay)
+	overlay(c, "max-grad-norm", c.Float64, &cfg.MaxGradNorm)
+	overlay(c, "epochs", c.Int, &cfg.Epochs)
+	overlay(c, "max-steps", c.Int64, &cfg.MaxSteps)
+	overlay(c, "batch-pairs", c.Int, &cfg.BatchPairs)
+	overlay(c, "micro-tokens", c.Int, &cfg.MicroTokens)
+	overlay(c, "eval-frac", c.Float64, &cfg.EvalFrac)
+	overlay(c, "eval-every", c.Int64, &cfg.EvalEvery)
+	overlay(c, "save-every", c.Int64, &cfg.SaveEvery)
+	overlay(c, "log-every", c.Int64, &cfg.LogEvery)
+	overlay(c, "keep", c.Int, &cfg.Keep)
+	overlay(c, "engine", c.String, &cfg.Engine)
+	overlay(c, "seed", c.Uint64, &cfg.Seed)
+	return cfg, cfg.Validate()
+}
+
+// overlay sets *field where the flag was given.
+func overlay[T any](c *cli.Context, name string, get func(string) T, field *T) {
+	if c.IsSet(name) {
+		*field = get(name)
+	}
+}
+
+func (a *app) train(c *cli.Context) error {
+	if c.Args().Present() {
+		return &usageErr{fmt.Errorf("train takes no argument, got %q", c.Args().First())}
+	}
+	cfg, err := trainConfigFrom(c)
+	if err != nil {
+		return err
+	}
+	result, err := a.runTrain(c.Context, cfg, a.engines(runtimeOptionsFrom(c)))
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return a.printJSON(result)
+	}
+	printTrain(a.stdout, result)
+	return nil
+}
+
+func (a *app) runTrain(ctx context.Context, cfg pipeline.TrainConfig, engines pipeline.OpenEngine) (pipeline.TrainResult, error) {
+	p := newProgress(a.stderr, false)
+	defer p.end()
+	return pipeline.Train(ctx, cfg, engines, p.report)
+}
+
+// engines opens head engines by name; the runtime is opened by the first one
+// that needs it.
+func (a *app) engines(opt runtimeOptions) pipeline.OpenEngine {
+	return func(name string, v *models.Vocabulary) (models.Engine, error) {
+		if name == "gonum" {
+			return models.NewGonum(v), nil
+		}
+		rt, err := a.rt(opt)
+		if err != nil {
+			return nil, err
+		}
+		return rt.OpenEngine(v)
+	}
+}
+
+func printTrain(w io.Writer, r pipeline.TrainResult) {
+	fmt.Fprintf(w, "trained %s steps on %s pairs in %.1f s (%s tokens/s)\n", thousands(r.Steps), thousands(r.TrainPairs),
+		r.Seconds, thousands(int64(r.TokensPerSecond)))
+	if r.HeldOutPairs > 0 {
+		fmt.Fprintf(w, "held out %s pairs     before      after\n", thousands(r.HeldOutPairs))
+		for _, name := range []string{"loss", "rewards/accuracies", "rewards/margins", "kl"} {
+			fmt.Fprintf(w, "  %-20s %10.4f %10.4f\n", name, r.Before.Get(name), r.After.Get(name))
+		}
+	}
+	fmt.Fprintf(w, "checkpoint %s\n", r.Checkpoint)
+}
