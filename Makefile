@@ -1,0 +1,38 @@
+# Every target is also a step of .ci/run. `make help` lists them.
+.PHONY: help demo setup build test race nocgo lint bench clean node
+
+BIN := build/dpo-pipe
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: build ## the whole job on the embedded model and data
+	@$(BIN) demo
+
+setup: ## ONNX Runtime into the user's cache folder, once
+	@scripts/setup-ort.sh
+
+build: setup ## the command, in build/
+	@go build -o $(BIN) ./cmd/dpo-pipe
+
+test: setup ## all tests; none is skipped for want of ONNX Runtime
+	DPO_PIPE_REQUIRE_ORT=1 go test ./...
+
+race: setup ## the tests under the race detector
+	DPO_PIPE_REQUIRE_ORT=1 go test -race ./...
+
+nocgo: ## everything but onnx/ort without a C compiler
+	CGO_ENABLED=0 go build ./...
+	CGO_ENABLED=0 go test ./...
+
+lint: ## formatting, vet, staticcheck
+	@scripts/lint.sh
+
+bench: setup ## benchmarks, as ratios to the bare matrix product
+	go test -run '^$$' -bench . -benchtime 1x ./...
+
+node: ## packages of outside readers (Arrow, ONNX Runtime) that some tests compare with
+	@npm install --silent --no-save --ignore-scripts --prefix build/node apache-arrow@21.1.0 onnxruntime-node@1.27.0
+
+clean: ## remove what was built
+	rm -rf build
