@@ -50,9 +50,14 @@ func quantiseBlocks(w []float32, v, d int, half bool) *quantised {
 	return quantise(w, v*d/nbitsBlock, nbitsBlock, 0, 15, half)
 }
 
-// quantiseRows gives each row of w [v,d] a scale and a zero point of int8 levels.
+// quantiseRows gives each row of w [v,d] a scale and a zero point of int8 levels. A
+// float16 graph rounds the result before it multiplies.
 func quantiseRows(w []float32, v, d int, half bool) *quantised {
-	return quantise(w, v, d, -128, 127, half)
+	q := quantise(w, v, d, -128, 127, half)
+	if half {
+		roundHalf(q.dequantised)
+	}
+	return q
 }
 
 func quantise(w []float32, groups, size, lo, hi int, half bool) *quantised {
@@ -75,9 +80,6 @@ func quantise(w []float32, groups, size, lo, hi int, half bool) *quantised {
 			q.levels[g*size+i] = int8(level)
 			q.dequantised[g*size+i] = float32((level - zero) * s)
 		}
-	}
-	if half {
-		roundHalf(q.dequantised)
 	}
 	return q
 }
