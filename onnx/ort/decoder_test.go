@@ -1,3 +1,5 @@
+//go:build cgo
+
 package ort
 
 import (
@@ -17,7 +19,7 @@ import (
 // D 32, logits to 20. Of a float16 graph it is what 11 bits leave of them.
 const (
 	decoderTolerance     = 1e-4
-	decoderHalfTolerance = 0.1
+	decoderHalfTolerance = 0.02
 )
 
 // decoders are the models made for tests, in every form of head and of graph.

@@ -1,3 +1,5 @@
+//go:build cgo
+
 package ort
 
 import (
@@ -19,10 +21,10 @@ var lmModels = []struct {
 	{"stories260K/variants/lmhead_nbits.onnx", 1e-3}, // the product dequantises in blocks
 	{"stories260K/variants/nocache.onnx", sameTolerance},
 	{"stories260K/variants/torch_export.onnx", sameTolerance},
-	{"stories260K/variants/fp16.onnx", halfTolerance},
-	{"stories260K-hub/onnx/model_fp16.onnx", halfTolerance},
+	{"stories260K/variants/fp16.onnx", sameTolerance}, // widens the hidden state before its head
+	{"stories260K-hub/onnx/model_fp16.onnx", sameTolerance},
 	{"tinystories-ple/model.onnx", sameTolerance},
-	{"third-party/genai-tiny-random-llama-fp16/model.onnx", halfTolerance},
+	{"third-party/genai-tiny-random-llama-fp16/model.onnx", 1e-3}, // float16 logits to 1
 }
 
 func TestLMLogpsEqualBackboneAndHead(t *testing.T) {
