@@ -11,7 +11,7 @@ import (
 const (
 	maxTemplateBytes = 1 << 20
 	maxNesting       = 64
-	maxSteps         = 4 << 20
+	maxSteps         = 1 << 20
 	maxRenderedBytes = 64 << 20
 )
 

@@ -199,6 +199,9 @@ func output(r *rendering, v any) (any, error) {
 	return s, r.grow(len(s))
 }
 
+// stepsPerTurn is the work of one turn of a loop in which nothing happens: gonja makes a scope for it, twice.
+const stepsPerTurn = 16
+
 // boxes lists what a for statement with one target runs over.
 func boxes(r *rendering, v any) (any, error) {
 	items, err := iterate(v)
@@ -209,7 +212,7 @@ func boxes(r *rendering, v any) (any, error) {
 	for i, item := range items {
 		out[i] = &box{item}
 	}
-	return out, r.step(1 + len(items))
+	return out, r.step(stepsPerTurn * len(items))
 }
 
 // boxedPairs lists what a for statement with two targets runs over.
@@ -226,7 +229,7 @@ func boxedPairs(r *rendering, v any) (any, error) {
 		}
 		out[i] = []*box{{pair[0]}, {pair[1]}}
 	}
-	return out, r.step(1 + len(items))
+	return out, r.step(stepsPerTurn * len(items))
 }
 
 // normalise writes the template gonja runs, and collects the texts and expressions it refers to.
