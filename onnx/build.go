@@ -57,7 +57,7 @@ func (n *Node) In(domain string) *Node {
 	return n
 }
 
-// Int, Float, Str, Ints, Floats, TensorAttr and GraphAttr return attributes.
+// Int returns an integer attribute.
 func Int(name string, v int64) *Attr { return &Attr{Name: name, Type: AttrInt, I: v} }
 
 // Float returns a float attribute.

@@ -77,14 +77,76 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// FuzzParse: what is accepted encodes to bytes that are accepted and encode to
-// themselves.
-func FuzzParse(f *testing.F) {
-	b, err := sample().Marshal()
+// survey does with a model what a command would; it must not panic.
+func survey(t *testing.T, m *Model) {
+	t.Helper()
+	_ = m.Graph.tensors(func(x *Tensor) error { _, err := x.Bytes(); return err })
+	_, _ = m.IO()
+	h, err := m.FindHead()
 	if err != nil {
-		f.Fatal(err)
+		return
 	}
-	f.Add(b)
+	if w, _, err := h.Dense(); err == nil {
+		if _, err := m.EditHead(h, Edit{Weight: w}); err != nil && !h.Quantized {
+			t.Fatal(err)
+		}
+	}
+	b, err := m.Backbone(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Parse(marshal(t, b)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tails are small models with heads of each kind.
+func tails() []*Model {
+	return []*Model{
+		tail(func(g *Graph) {
+			chain(g, []string{"MatMul", "·", "w"}, []string{"Add", "·", "b"}, []string{"Tanh", "·"})
+		}),
+		tail(func(g *Graph) {
+			g.AddInitializer(NewTensor("q", Uint8, []int64{2, 3}, []byte{1, 2, 3, 4, 5, 6}))
+			g.AddInitializer(Float32Tensor("s", []float32{1, 2, 3}, 3))
+			g.Add("DequantizeLinear", []string{"q", "s"}, []string{"dq"}, Int("axis", 0), Int("block_size", 2))
+			g.Add("MatMul", []string{"h", "dq"}, []string{"logits"})
+		}),
+		tail(func(g *Graph) {
+			g.AddInitializer(NewTensor("q", Uint8, []int64{3, 1, 8}, make([]byte, 24)))
+			g.AddInitializer(Float32Tensor("s", []float32{2, 2, 1}, 3))
+			g.Add("MatMulNBits", []string{"h", "q", "s"}, []string{"logits"}, Int("K", 2), Int("N", 3), Int("block_size", 16))
+		}),
+	}
+}
+
+// TestMutated changes each byte of small models in a few ways: no panic, no huge
+// allocation, and what is still a model can be split.
+func TestMutated(t *testing.T) {
+	for _, m := range tails() {
+		whole := marshal(t, m)
+		for i := range whole {
+			for _, to := range []byte{0, 1, 0x7f, 0xff, whole[i] + 1, whole[i] ^ 0x80} {
+				b := bytes.Clone(whole)
+				b[i] = to
+				if m, err := Parse(b); err == nil {
+					survey(t, m)
+				}
+			}
+		}
+	}
+}
+
+// FuzzParse: what is accepted encodes to bytes that are accepted and encode to
+// themselves, and can be searched for a head and split without a panic.
+func FuzzParse(f *testing.F) {
+	for _, m := range append(tails(), sample()) {
+		b, err := m.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Parse(b)
 		if err != nil {
@@ -93,7 +155,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		_ = m.Graph.tensors(func(x *Tensor) error { _, err := x.Bytes(); return err })
+		survey(t, m)
 		first := marshal(t, m)
 		again, err := Parse(first)
 		if err != nil {

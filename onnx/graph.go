@@ -72,6 +72,14 @@ func (ix *index) constant(name string) *Tensor {
 	return nil
 }
 
+// uncast returns what a Cast converts, or name where no Cast made it.
+func (ix *index) uncast(name string) string {
+	if n := ix.producer[name]; n != nil && n.Op == "Cast" {
+		return n.Input(0)
+	}
+	return name
+}
+
 // constant returns the tensor of a Constant node in any of its spellings.
 func (n *Node) constant() *Tensor {
 	if a := n.Attr("value"); a != nil {

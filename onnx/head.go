@@ -137,9 +137,9 @@ func (f *finder) stepOver(n *Node) (string, error) {
 
 // affine notes an addition, multiplication or division by a constant.
 func (f *finder) affine(n *Node) (string, error) {
-	value, constant := n.Input(0), f.ix.constant(n.Input(1))
+	value, constant := n.Input(0), f.ix.constant(f.ix.uncast(n.Input(1)))
 	if constant == nil && n.Op != "Div" {
-		value, constant = n.Input(1), f.ix.constant(n.Input(0))
+		value, constant = n.Input(1), f.ix.constant(f.ix.uncast(n.Input(0)))
 	}
 	if constant == nil {
 		return "", f.refuse("no LM head: %s %q combines two computed values", n.Op, n.Name)

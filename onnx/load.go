@@ -95,7 +95,10 @@ func (t *Tensor) slice(file []byte) error {
 	x, size := t.External, int64(len(file))
 	n := x.Length
 	if n < 0 {
-		n = size - x.Offset
+		var err error
+		if n, err = t.size(); err != nil {
+			return err
+		}
 	}
 	if x.Offset > size || n < 0 || n > size-x.Offset {
 		return fmt.Errorf("tensor %q takes %d bytes at %d of %q, which has %d", t.Name, n, x.Offset, x.Location, size)

@@ -33,7 +33,7 @@ func TestExternal(t *testing.T) {
 		err  string // "" is accepted
 	}{
 		{"whole length", External{Location: "d.bin", Offset: 8, Length: 8}, ""},
-		{"to the end", External{Location: "d.bin", Offset: 8, Length: -1}, ""},
+		{"no length", External{Location: "long.bin", Offset: 8, Length: -1}, ""},
 		{"in a sub-folder", External{Location: "sub/d.bin", Offset: 8, Length: 8}, ""},
 		{"link inside the folder", External{Location: "inner", Offset: 8, Length: 8}, ""},
 		{"parent", External{Location: "../d.bin", Length: 8}, "inside the model's folder"},
@@ -55,6 +55,9 @@ func TestExternal(t *testing.T) {
 				if err := os.WriteFile(f, data, 0o600); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if err := os.WriteFile(dir+"/long.bin", append(data, 0), 0o600); err != nil {
+				t.Fatal(err)
 			}
 			if err := os.Symlink(out+"/d.bin", dir+"/outer"); err != nil {
 				t.Skip(err)

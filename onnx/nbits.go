@@ -37,7 +37,7 @@ func (f *finder) nbits(n *Node) (*nbits, error) {
 		v: int(n.Int("N", 0)), d: int(n.Int("K", 0)), bits: int(n.Int("bits", 4)), block: int(n.Int("block_size", 0)),
 		levels: f.ix.constant(n.Input(1)), scales: f.ix.constant(n.Input(2)), zero: f.ix.constant(n.Input(3)),
 	}
-	const most = 1 << 30
+	const most = 1 << 24 // so that products of sizes don't overflow
 	sane := q.v > 0 && q.v < most && q.d > 0 && q.d < most && q.block >= 16 && q.block < most && q.block&(q.block-1) == 0 &&
 		(q.bits == 2 || q.bits == 4 || q.bits == 8)
 	switch {
@@ -46,7 +46,25 @@ func (f *finder) nbits(n *Node) (*nbits, error) {
 	case q.levels == nil || q.scales == nil || n.Input(3) != "" && q.zero == nil:
 		return nil, f.refuse("no LM head: the matrix, scales or zero points of MatMulNBits %q are computed", n.Name)
 	}
-	return q, nil
+	return q, q.check()
+}
+
+// check compares the tensors' sizes with the attributes.
+func (q *nbits) check() error {
+	levels, err := q.levels.Bytes()
+	if err != nil {
+		return err
+	}
+	scales, err := q.scales.Elements()
+	if err != nil {
+		return err
+	}
+	rows := int64(q.v * q.blocks())
+	if bytes := rows * int64(q.block*q.bits/8); int64(len(levels)) != bytes || scales != rows {
+		return fmt.Errorf("onnx: MatMulNBits has %d bytes of levels and %d scales, want %d and %d",
+			len(levels), scales, bytes, rows)
+	}
+	return nil
 }
 
 // blocks is the number of blocks in a row.
@@ -63,10 +81,6 @@ func (q *nbits) matrix() ([]float32, error) {
 		return nil, err
 	}
 	blocks, size := q.blocks(), q.block*q.bits/8
-	if len(levels) != q.v*blocks*size || len(scales) != q.v*blocks {
-		return nil, fmt.Errorf("onnx: MatMulNBits has %d bytes of levels and %d scales, want %d and %d",
-			len(levels), len(scales), q.v*blocks*size, q.v*blocks)
-	}
 	zero, err := q.zeros()
 	if err != nil {
 		return nil, err

@@ -91,6 +91,9 @@ func (f *finder) finishWeight(w *weight, name string, t *Tensor) (*weight, error
 			}
 		}
 	}
+	if _, err := t.Bytes(); err != nil {
+		return nil, err
+	}
 	if w.quant == nil && !t.DType.IsFloat() || !w.out.IsFloat() {
 		return nil, f.refuse("no LM head: the matrix %q has type %s and is multiplied as %s", name, t.DType, w.out)
 	}
@@ -147,7 +150,7 @@ func (w *weight) dequantize() ([]float32, error) {
 		}
 	}
 	group, groups := w.groups(len(scale))
-	if len(scale) != groups || zero != nil && len(zero) != groups {
+	if groups < 1 || len(scale) != groups || zero != nil && len(zero) != groups {
 		return nil, fmt.Errorf("onnx: DequantizeLinear %q has %d scales and %d zero points, want %d for %v",
 			n.Name, len(scale), len(zero), groups, w.base.Dims)
 	}
