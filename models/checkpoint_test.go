@@ -265,7 +265,9 @@ func TestReadOptimizerRefusesAndKeepsItsState(t *testing.T) {
 	state := func() []tensor {
 		list := []tensor{{stepName, []int{}, nil, []int64{3}}}
 		for k, p := range h.Params() {
-			list = append(list, tensor{meanPrefix + p.Name, p.Shape, o.moments[k].m, nil}, tensor{squarePrefix + p.Name, p.Shape, o.moments[k].v, nil})
+			list = append(list,
+				tensor{meanPrefix + p.Name, p.Shape, o.moments[k].m, nil},
+				tensor{squarePrefix + p.Name, p.Shape, o.moments[k].v, nil})
 		}
 		return list
 	}

@@ -61,7 +61,8 @@ type Tokens struct {
 	Logps []float64
 	// Entropy is -Σ_v π log π, nats.
 	Entropy []float64
-	// KL is Σ_v π (log π - log π_ref), nats; filled only when Rows.RefLogps is set.
+	// KL is Σ_v π (log π - log π_ref), nats; empty unless Rows.RefLogps is set. π_ref is the frozen
+	// head's softmax, whose normaliser follows from the target's logit and reference log-prob.
 	KL []float64
 	// LogSumSq is log Σ_v π², which WPO's pair weights need.
 	LogSumSq []float64
@@ -79,10 +80,14 @@ type Engine interface {
 	Vocabulary() *Vocabulary
 	// Forward scores rows under the frozen head plus add and fills out, whose
 	// slices it grows to N. It keeps what Backward needs until the next call; rows and add
-	// must stay unchanged until then. A target outside [0,V) is an error.
+	// must stay unchanged until then. A target outside [0,V) is a [*TargetError], found before any
+	// work is done ([CheckForward]). A row with a logit that is not a number has NaN as its
+	// Logps, and other rows don't notice. No rows is a micro-batch too.
 	Forward(ctx context.Context, rows Rows, add Addition, out *Tokens) error
 	// Backward takes coef[i] = ∂L/∂Logps[i] of the last Forward, [N], and
-	// accumulates the gradient of L with respect to the addition.
+	// accumulates the gradient of L with respect to the addition. It may be called again, with
+	// other coefficients. After an error, which is the cause of ctx's end or the
+	// engine's own, the gradients are of no use.
 	Backward(ctx context.Context, coef []float64, grad AdditionGrad) error
 	// Close frees what the engine holds. The engine can't be used afterwards.
 	Close() error

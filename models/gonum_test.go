@@ -26,6 +26,13 @@ func TestGonum(t *testing.T)       { enginetest.Run(t, openGonum) }
 func TestGonumPairs(t *testing.T)  { enginetest.Pairs(t, openGonum) }
 func TestGonumGolden(t *testing.T) { enginetest.Golden(t, openGonum) }
 
+func TestGonumWithoutVectorUnits(t *testing.T) {
+	models.WithoutVectors(func() {
+		enginetest.Run(t, openGonum)
+		enginetest.Golden(t, openGonum)
+	})
+}
+
 // work is a random micro-batch with a low-rank addition, and room for its results.
 type work struct {
 	engine models.Engine

@@ -22,25 +22,26 @@ type truth struct {
 	limit          float64
 }
 
-// logits returns the float64 logits of row i, with or without the addition.
-func (p *problem) logits(i int, withAddition bool) []float64 {
+// products returns W h + bias of row i in float64.
+func (p *problem) products(i int) []float64 {
 	z := make([]float64, p.voc.V)
+	h := p.rows.Hidden[i*p.voc.D : (i+1)*p.voc.D]
 	for v := range z {
-		var x float64
-		for d := range p.voc.D {
-			x += float64(p.voc.Weight[v*p.voc.D+d]) * float64(p.rows.Hidden[i*p.voc.D+d])
+		for d, x := range p.voc.Weight[v*p.voc.D : (v+1)*p.voc.D] {
+			z[v] += float64(x) * float64(h[d])
 		}
 		if p.voc.Bias != nil {
-			x += float64(p.voc.Bias[v])
+			z[v] += float64(p.voc.Bias[v])
 		}
-		if withAddition {
-			x += p.added(i, v)
-		}
-		x *= float64(p.voc.Scale)
-		if c := float64(p.voc.Softcap); c > 0 {
-			x = c * math.Tanh(x/c)
-		}
-		z[v] = x
+	}
+	return z
+}
+
+// logit finishes one product: addition, scale and softcap.
+func (p *problem) logit(product, added float64) float64 {
+	z := float64(p.voc.Scale) * (product + added)
+	if c := float64(p.voc.Softcap); c > 0 {
+		z = c * math.Tanh(z/c)
 	}
 	return z
 }
@@ -62,7 +63,10 @@ func (p *problem) added(i, v int) float64 {
 func (p *problem) solve() truth {
 	var t truth
 	for i := range p.rows.N {
-		z, z0 := p.logits(i, true), p.logits(i, false)
+		z, z0 := p.products(i), make([]float64, p.voc.V)
+		for v, product := range z {
+			z[v], z0[v] = p.logit(product, p.added(i, v)), p.logit(product, 0)
+		}
 		lse, lse0 := logSumExp(z), logSumExp(z0)
 		var entropy, kl float64
 		top := 0
@@ -89,11 +93,16 @@ func (p *problem) solve() truth {
 	return t
 }
 
-// objective is L = Σ coef · log-prob, whose gradient Backward computes.
-func (p *problem) objective() float64 {
+// objective is L = Σ coef · log-prob, whose gradient Backward computes, given the
+// products of all rows.
+func (p *problem) objective(products [][]float64) float64 {
 	var sum float64
-	for i, lp := range p.solve().Logps {
-		sum += p.coef[i] * lp
+	z := make([]float64, p.voc.V)
+	for i, row := range products {
+		for v, product := range row {
+			z[v] = p.logit(product, p.added(i, v))
+		}
+		sum += p.coef[i] * (z[p.rows.Targets[i]] - logSumExp(z))
 	}
 	return sum
 }
@@ -104,11 +113,15 @@ func (p *problem) objective() float64 {
 func (p *problem) slope(x, dir []float32) float64 {
 	const h = 1.0 / 128
 	at := append([]float32(nil), x...)
+	var products [][]float64
+	for i := range p.rows.N {
+		products = append(products, p.products(i))
+	}
 	move := func(by float32) float64 {
 		for i := range x {
 			x[i] = at[i] + by*dir[i]
 		}
-		return p.objective()
+		return p.objective(products)
 	}
 	// Richardson's extrapolation takes the error from h² to h⁴.
 	near := (move(h) - move(-h)) / (2 * h)

@@ -58,7 +58,9 @@ type result struct {
 
 // pass scores the batch with the head and adds up its gradients, in micro-batches
 // of so many pairs. The objective must be separable, or one micro-batch hold all.
-func (y *toy) pass(t *testing.T, e models.Engine, h models.Head, o *loss.Objective, ref []float32, micro int) (all result, batch float64) {
+func (y *toy) pass(t *testing.T, e models.Engine, h models.Head, o *loss.Objective, ref []float32,
+	micro int,
+) (all result, batch float64) {
 	t.Helper()
 	var totals loss.Totals
 	for _, pair := range y.pairs {
