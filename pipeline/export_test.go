@@ -1,0 +1,73 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/onnx/onnxtest"
+)
+
+// trained is a world with a finished run.
+func trained(t *testing.T) (*world, ExportConfig) {
+	t.Helper()
+	w := newWorld(t)
+	cfg := w.trainConfig(w.cache(30))
+	_, err := Train(context.Background(), cfg, gonumEngine, nil)
+	must(t, err)
+	x := DefaultExportConfig()
+	x.Checkpoint, x.Model, x.Out, x.Engine = filepath.Join(cfg.Out, lastName), w.path("model"), w.path("policy"), "gonum"
+	return w, x
+}
+
+func TestExportWritesAVerifiedModelFolder(t *testing.T) {
+	w, cfg := trained(t)
+	r, err := Export(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	if r.Verified.Pairs == 0 || r.Verified.MaxDiff > tolerance32 {
+		t.Errorf("verified as %+v", r.Verified)
+	}
+	if r.Verified.MaxMoved < 100*r.Verified.MaxDiff {
+		t.Errorf("the policy is %g from the reference and %g from the head: the check says little", r.Verified.MaxMoved, r.Verified.MaxDiff)
+	}
+	for _, name := range []string{"model.onnx", "tokenizer.json", "tokenizer_config.json", "adapter/adapter_model.safetensors"} {
+		if !isFile(filepath.Join(cfg.Out, name)) {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	if _, err := Export(context.Background(), cfg, w.rt, nil); err == nil {
+		t.Error("an existing folder was written over")
+	}
+}
+
+func TestExportLeavesNothingThatFails(t *testing.T) {
+	w, cfg := trained(t)
+	w.rt.wrong = 2 * tolerance32
+	var failed *VerifyError
+	if _, err := Export(context.Background(), cfg, w.rt, nil); !errors.As(err, &failed) {
+		t.Errorf("error is %v, want a *VerifyError", err)
+	}
+	if left, _ := filepath.Glob(w.path("*policy*")); left != nil || exists(cfg.Out) {
+		t.Errorf("a wrong model was left: %v", left)
+	}
+	if left, _ := filepath.Glob(w.path(".dpo*")); left != nil {
+		t.Errorf("temporary folders are left: %v", left)
+	}
+}
+
+func TestExportRefusesAnotherModel(t *testing.T) {
+	w, cfg := trained(t)
+	other := w.decoder.Options
+	other.Seed++
+	must(t, onnxtest.New(other).WriteDir(cfg.Model))
+	var model *ModelError
+	if _, err := Export(context.Background(), cfg, w.rt, nil); !errors.As(err, &model) {
+		t.Errorf("error is %v, want a *ModelError that names both SHA-256", err)
+	}
+	other.V++
+	must(t, onnxtest.New(other).WriteDir(cfg.Model))
+	if _, err := Export(context.Background(), cfg, w.rt, nil); !errors.As(err, &model) {
+		t.Errorf("error is %v, want a *ModelError that names both shapes", err)
+	}
+}

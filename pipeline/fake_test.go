@@ -1,0 +1,250 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/models"
+	"github.com/dpo-pipe/dpo-pipe/onnx"
+	"github.com/dpo-pipe/dpo-pipe/onnx/onnxtest"
+)
+
+// world is a model folder, data and a runtime that computes what the model's
+// ONNX file would, in plain Go and float64.
+type world struct {
+	t       testing.TB
+	dir     string
+	decoder *onnxtest.Decoder
+	rt      *fakeRuntime
+}
+
+// worldVocabulary is one token a byte and the end token.
+const worldVocabulary = 257
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	opt := onnxtest.Default()
+	opt.V = worldVocabulary
+	w := &world{t: t, dir: t.TempDir(), decoder: onnxtest.New(opt)}
+	w.rt = &fakeRuntime{decoder: w.decoder}
+	must(t, os.Mkdir(w.path("model"), 0o777))
+	must(t, w.decoder.WriteDir(w.path("model")))
+	w.write("model/tokenizer.json", byteTokenizer(t))
+	w.write("model/tokenizer_config.json", `{"eos_token": "<end>"}`)
+	return w
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *world) write(name, content string) {
+	w.t.Helper()
+	must(w.t, os.WriteFile(w.path(name), []byte(content), 0o666))
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// byteTokenizer is a byte-level BPE without merges: ids are the positions of the
+// bytes in GPT-2's byte alphabet, and 256 is <end>.
+func byteTokenizer(t testing.TB) string {
+	vocab := map[string]int{}
+	next := 256
+	for b := range 256 {
+		r := rune(b)
+		if b < '!' || b > '~' && b < 0xa1 || b == 0xad {
+			r = rune(next)
+			next++
+		}
+		vocab[string(r)] = b
+	}
+	doc := map[string]any{
+		"added_tokens": []any{map[string]any{
+			"id": 256, "content": "<end>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+		}},
+		"normalizer":     nil,
+		"pre_tokenizer":  map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+		"post_processor": nil,
+		"decoder":        map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+		"model":          map[string]any{"type": "BPE", "vocab": vocab, "merges": []any{}},
+	}
+	text, err := json.Marshal(doc)
+	must(t, err)
+	return string(text)
+}
+
+// pairs writes n preferences on n/2 prompts; chosen completions repeat a letter
+// that rejected ones lack, so that there is something to learn.
+func (w *world) pairs(name string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `{"prompt": "q%d:", "chosen": " %s%d", "rejected": " %s%d"}`+"\n",
+			i/2, strings.Repeat("a", 1+i%4), i, strings.Repeat("z", 1+(i/3)%5), i)
+	}
+	w.write(name, b.String())
+	return w.path(name)
+}
+
+func (w *world) precomputeConfig(data string) PrecomputeConfig {
+	cfg := DefaultPrecomputeConfig()
+	cfg.Model, cfg.Data, cfg.Out = w.path("model"), []string{data}, w.path("cache")
+	cfg.PartPairs, cfg.BatchTokens = 5, 40
+	return cfg
+}
+
+// cache runs the reference over n pairs.
+func (w *world) cache(n int) string {
+	w.t.Helper()
+	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", n))
+	_, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(w.t, err)
+	return cfg.Out
+}
+
+func (w *world) trainConfig(cache string) TrainConfig {
+	cfg := DefaultTrainConfig()
+	cfg.Cache, cfg.Out, cfg.Engine = cache, w.path("run"), "gonum"
+	cfg.Rank, cfg.Alpha, cfg.BatchPairs, cfg.Epochs, cfg.LR = 4, 8, 4, 2, 0.01
+	cfg.EvalFrac, cfg.LogEvery, cfg.SaveEvery = 0.25, 2, 3
+	return cfg
+}
+
+// gonumEngine is an OpenEngine without a C library.
+func gonumEngine(_ string, v *models.Vocabulary) (models.Engine, error) {
+	return models.NewGonum(v), nil
+}
+
+// fakeRuntime computes hidden states with the decoder's own forward pass and
+// heads with gonum. calls counts runs of the backbone; before each, stop is asked.
+type fakeRuntime struct {
+	decoder *onnxtest.Decoder
+	calls   int
+	stop    func(call int) error
+	// wrong is added to every log-prob of a whole model.
+	wrong float64
+}
+
+var _ Runtime = (*fakeRuntime)(nil)
+
+func (f *fakeRuntime) Identity() map[string]string { return map[string]string{"provider": "fake"} }
+
+func (f *fakeRuntime) OpenBackbone(*onnx.Model, *onnx.IO) (Backbone, error) {
+	return fakeBackbone{f}, nil
+}
+
+func (f *fakeRuntime) OpenEngine(v *models.Vocabulary) (models.Engine, error) {
+	return models.NewGonum(v), nil
+}
+
+// OpenLanguageModel reads the head from the file and puts it behind the decoder's hidden
+// states: the backbone of an exported model is that of its base.
+func (f *fakeRuntime) OpenLanguageModel(path string) (LanguageModel, error) {
+	split, err := openSplit(path, "")
+	if err != nil {
+		return nil, err
+	}
+	return &fakeModel{f, models.NewGonum(split.vocabulary)}, split.model.Close()
+}
+
+type fakeBackbone struct{ *fakeRuntime }
+
+func (b fakeBackbone) Hidden(ctx context.Context, seqs [][]int32, from []int, dst [][]float32) error {
+	b.calls++
+	if b.stop != nil {
+		if err := b.stop(b.calls); err != nil {
+			return err
+		}
+	}
+	for i, seq := range seqs {
+		dst[i] = dst[i][:0]
+		for _, h := range b.decoder.Hidden(seq)[from[i] : len(seq)-1] {
+			for _, x := range h {
+				dst[i] = append(dst[i], float32(x))
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func (fakeBackbone) Close() error { return nil }
+
+type fakeModel struct {
+	*fakeRuntime
+	engine models.Engine
+}
+
+func (m *fakeModel) Logps(ctx context.Context, seq []int32, from int) ([]float64, error) {
+	hidden := make([][]float32, 1)
+	if err := (fakeBackbone{m.fakeRuntime}).Hidden(ctx, [][]int32{seq}, []int{from - 1}, hidden); err != nil {
+		return nil, err
+	}
+	var out models.Tokens
+	rows := models.Rows{N: len(seq) - from, Hidden: hidden[0], Targets: seq[from:]}
+	if err := m.engine.Forward(ctx, rows, models.Addition{}, &out); err != nil {
+		return nil, err
+	}
+	for i := range out.Logps {
+		out.Logps[i] += m.wrong
+	}
+	return out.Logps, nil
+}
+
+func (m *fakeModel) Generate(_ context.Context, prompt []int32, limit int, _ []int32) ([]int32, error) {
+	seq := slices.Clone(prompt)
+	for range limit {
+		logits := m.decoder.Logits(seq)
+		last := logits[len(logits)-1]
+		best := 0
+		for v, z := range last {
+			if z > last[best] {
+				best = v
+			}
+		}
+		seq = append(seq, int32(best))
+	}
+	return seq[len(prompt):], nil
+}
+
+func (m *fakeModel) Close() error { return m.engine.Close() }
+
+// tree reads every file below dir; links are followed.
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	must(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err != nil || info.IsDir() || info.Mode()&os.ModeSymlink != 0 {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		name, _ := filepath.Rel(dir, path)
+		files[name] = string(data)
+		return err
+	}))
+	return files
+}
+
+// sameTree compares the bytes of two folders.
+func sameTree(t testing.TB, got, want map[string]string) {
+	t.Helper()
+	for name, content := range want {
+		if have, ok := got[name]; !ok {
+			t.Errorf("%s is missing", name)
+		} else if have != content {
+			t.Errorf("%s differs: %d bytes, want %d", name, len(have), len(content))
+		}
+	}
+	for name := range got {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%s is there, and should not", name)
+		}
+	}
+}

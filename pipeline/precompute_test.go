@@ -1,0 +1,221 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+)
+
+// float32Logps is the rounding of a log-prob between -10 and 0 that was computed in
+// float32 from float32 features, over a few hundred terms.
+const float32Logps = 1e-4
+
+// halfLogps is what features rounded to 11 bits do to it on top.
+const halfLogps = 2e-2
+
+func TestPrecomputeGivesTheModelsLogProbsWhateverTheBatches(t *testing.T) {
+	for _, batchTokens := range []int{1, 17, 40, 1000} {
+		for _, features := range []refcache.DType{refcache.F16, refcache.F32} {
+			t.Run(fmt.Sprintf("batch-tokens=%d/features=%s", batchTokens, features), func(t *testing.T) {
+				w := newWorld(t)
+				cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 11))
+				cfg.BatchTokens, cfg.Features = batchTokens, features
+				result, err := Precompute(context.Background(), cfg, w.rt, nil)
+				must(t, err)
+				if result.Counts.Kept != 11 || result.Parts != 3 {
+					t.Fatalf("kept %d pairs in %d parts, want 11 in 3", result.Counts.Kept, result.Parts)
+				}
+				cache, err := refcache.Open(cfg.Out)
+				must(t, err)
+				defer cache.Close()
+				tolerance := float32Logps
+				if features == refcache.F16 {
+					tolerance = halfLogps
+				}
+				var row refcache.Row
+				for i := range cache.Len() {
+					must(t, cache.Row(i, &row))
+					// Rows are in input order: the number behind the letters is the row's.
+					if text := decodeBytes(row.Chosen); !strings.HasSuffix(text, fmt.Sprint("a", i)) {
+						t.Fatalf("row %d has chosen %q", i, text)
+					}
+					if row.Chosen[len(row.Chosen)-1] != 256 || row.Rejected[len(row.Rejected)-1] != 256 {
+						t.Errorf("row %d: a completion does not end in <end>", i)
+					}
+					for _, chosen := range []bool{true, false} {
+						ids, logps, _ := completionRow(&row, chosen)
+						want := w.decoder.Logps(slices.Concat(row.Prompt, ids), len(row.Prompt))
+						for k := range ids {
+							if d := math.Abs(float64(logps[k]) - want[k]); !(d <= tolerance) {
+								t.Errorf("row %d token %d: log-prob %.6f, want %.6f ± %g", i, k, logps[k], want[k], tolerance)
+							}
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// decodeBytes undoes byteTokenizer, leaving out <end>.
+func decodeBytes(ids []int32) string {
+	var b []byte
+	for _, id := range ids {
+		if id < 256 {
+			b = append(b, byte(id))
+		}
+	}
+	return string(b)
+}
+
+var errKilled = errors.New("killed")
+
+// A pass that dies at any batch and is run again leaves the bytes of a pass that
+// did not.
+func TestPrecomputeResumesInTheSameBytes(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 23))
+	_, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	want, calls := tree(t, cfg.Out), w.rt.calls
+	if calls < 10 {
+		t.Fatalf("the pass has %d batches, too few for this test", calls)
+	}
+	for kill := 1; kill <= calls; kill++ {
+		cfg.Out = w.path(fmt.Sprint("cache-", kill))
+		w.rt.calls = 0
+		w.rt.stop = func(call int) error {
+			if call == kill {
+				return errKilled
+			}
+			return nil
+		}
+		if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.Is(err, errKilled) {
+			t.Fatalf("killed at batch %d: error is %v", kill, err)
+		}
+		w.rt.stop = nil
+		_, err := Precompute(context.Background(), cfg, w.rt, nil)
+		must(t, err)
+		sameTree(t, tree(t, cfg.Out), want)
+	}
+}
+
+func TestPrecomputeLeavesAFinishedCacheAlone(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 6))
+	_, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	w.rt.calls = 0
+	result, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	if w.rt.calls != 0 || result.Counts.Kept != 6 || result.Resumed != 2 {
+		t.Errorf("%d batches were run, kept %d, %d parts from before; want 0, 6 and 2", w.rt.calls, result.Counts.Kept, result.Resumed)
+	}
+	cfg.Encode.MaxLength = 512
+	var stale *refcache.StaleError
+	if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.As(err, &stale) || stale.Key != "max_length" {
+		t.Errorf("other settings: error is %v, want a stale max_length", err)
+	}
+}
+
+func TestPrecomputeCountsUnusableRows(t *testing.T) {
+	const rows = `{"prompt": "p", "chosen": "a", "rejected": "b"}
+{"prompt": "p", "chosen": "a"}
+{"prompt": "p", "chosen": "a", "rejected": "a"}
+{"prompt": "pppppppppp", "chosen": "a", "rejected": "b"}
+{"prompt": "q", "chosen": "c", "rejected": "d"}
+`
+	w := newWorld(t)
+	w.write("rows.jsonl", rows)
+	cfg := w.precomputeConfig(w.path("rows.jsonl"))
+	cfg.Encode.MaxLength = 9
+
+	var bad *BadDataError
+	if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.As(err, &bad) || bad.Bad != 3 || bad.Read != 5 {
+		t.Fatalf("error is %v, want 3 of 5 rows refused", err)
+	}
+	if exists(cfg.Out) {
+		t.Error("a refused pass left a cache folder")
+	}
+	cfg.Strict = true
+	var row *datasets.RowError
+	if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.As(err, &row) || row.Row != 1 {
+		t.Errorf("strict: error is %v, want row 1", err)
+	}
+	cfg.Strict, cfg.MaxBadFrac = false, 0.6
+	result, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	d := result.Counts.Dropped
+	if result.Counts.Read != 5 || result.Counts.Kept != 2 || d.Count(datasets.MissingColumn) != 1 ||
+		d.Count(datasets.IdenticalCompletions) != 1 || d.Count(datasets.PromptTooLong) != 1 {
+		t.Errorf("counts are %+v", result.Counts)
+	}
+}
+
+func TestPrecomputeLimit(t *testing.T) {
+	for _, limit := range []int64{1, 4, 5, 6, 9, 10} {
+		w := newWorld(t)
+		cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 9))
+		cfg.Limit = limit
+		result, err := Precompute(context.Background(), cfg, w.rt, nil)
+		must(t, err)
+		if want := min(limit, 9); result.Counts.Kept != want {
+			t.Errorf("limit %d keeps %d pairs, want %d", limit, result.Counts.Kept, want)
+		}
+	}
+}
+
+func TestEstimateCountsWhatThePassWrites(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 23))
+	e, err := Estimate(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	if exists(cfg.Out) {
+		t.Error("an estimate wrote the cache folder")
+	}
+	result, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	if e.Counts.Kept != result.Counts.Kept || e.Counts.ChosenTokens != result.Counts.ChosenTokens ||
+		e.Counts.PromptTokens != result.Counts.PromptTokens || e.Tokens != result.PaddedTokens {
+		t.Errorf("estimated %+v and %d tokens, the pass had %+v and %d", e.Counts, e.Tokens, result.Counts, result.PaddedTokens)
+	}
+	var size int64
+	for name, content := range tree(t, cfg.Out) {
+		if name != "manifest.json" {
+			size += int64(len(content))
+		}
+	}
+	// Arrow's own framing of five small parts is left out of the estimate.
+	if e.CacheBytes > size || e.CacheBytes < size*2/3 {
+		t.Errorf("estimated %d bytes, the cache has %d", e.CacheBytes, size)
+	}
+}
+
+func TestPrecomputeStopsWhenCancelled(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 23))
+	ctx, cancel := context.WithCancelCause(context.Background())
+	w.rt.stop = func(call int) error {
+		if call == 5 {
+			cancel(errKilled)
+		}
+		return nil
+	}
+	if _, err := Precompute(ctx, cfg, w.rt, nil); err == nil {
+		t.Fatal("a cancelled pass succeeded")
+	}
+	w.rt.stop = nil
+	_, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	if entries, err := os.ReadDir(w.dir); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") }) {
+		t.Errorf("temporary files are left: %v, %v", entries, err)
+	}
+}
