@@ -25,6 +25,10 @@
 // tokens around a sequence, which [Tokenizer.Added] names and
 // [Tokenizer.Encode] never adds.
 //
+// Unicode's tables are those of Go and golang.org/x/text, a later version than
+// the reference's: normal forms and lower case of characters that are new since
+// then differ from it.
+//
 // Regular expressions are run by regexp2 in the dialect of .NET; constructs that
 // mean something else in the reference's dialect are refused. The patterns of
 // the GPT-2, Qwen and Llama-3 families are matched by hand-written scanners that
