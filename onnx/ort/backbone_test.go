@@ -104,6 +104,29 @@ func TestBatchesNeverMoveARow(t *testing.T) {
 	}
 }
 
+// TestHiddenIsDeterministic runs one batch twice in one session and once in another.
+func TestHiddenIsDeterministic(t *testing.T) {
+	r := openRuntime(t)
+	path := sharedModel(t, "tinystories-ple/model.onnx")
+	seqs, _ := unzip(drawnTexts(4096, 40, 33, 65))
+	run := func(s split) [][]float32 {
+		dst := make([][]float32, len(seqs))
+		if err := s.backbone.Hidden(t.Context(), seqs, []int{0, 3, 9}, dst); err != nil {
+			t.Fatal(err)
+		}
+		return dst
+	}
+	first := openSplit(t, r, path)
+	want := run(first)
+	for name, got := range map[string][][]float32{"again": run(first), "in another session": run(openSplit(t, r, path))} {
+		for i := range want {
+			if !slices.Equal(got[i], want[i]) {
+				t.Errorf("%s: hidden states of sequence %d differ", name, i)
+			}
+		}
+	}
+}
+
 func TestVariantsAgree(t *testing.T) {
 	r := openRuntime(t)
 	texts := goldenTexts(t, "stories260K")

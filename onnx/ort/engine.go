@@ -13,7 +13,9 @@ import (
 
 // maxInitializerBytes is the size from which W is an input of the graph over the
 // vocabulary's own memory: a protobuf file ends at 2 GiB, and a second copy of a
-// matrix this large hurts more than the packed form helps.
+// matrix this large hurts more than the packed form helps. Packed, a forward pass at
+// D 576, V 49152, R 16 took 35 ms of processor time for 32 rows, where the input took
+// 66, and 240 for 256, where it took 250.
 const maxInitializerBytes = 3 << 29 // 1.5 GiB
 
 // engine is the models.Engine that multiplies with ONNX Runtime.

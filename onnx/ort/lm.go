@@ -83,7 +83,9 @@ func (lm *LM) V() int { return lm.v }
 func (lm *LM) Close() error { return lm.session.close() }
 
 // Logps returns the log-probs of seq[from:] in nats, each given all tokens before
-// it. They are taken in float64 from the model's own logits. from is at least 1: the
+// it. They are taken in float64 from the model's own logits. The logits
+// of all of seq, or with num_logits_to_keep of seq[from:], are held at once: a graph
+// of the older onnxruntime-genai can't read a sequence in pieces. from is at least 1: the
 // first token is given nothing to be predicted from.
 func (lm *LM) Logps(ctx context.Context, seq []int32, from int) ([]float64, error) {
 	if from < 1 || from > len(seq) {
@@ -96,15 +98,13 @@ func (lm *LM) Logps(ctx context.Context, seq []int32, from int) ([]float64, erro
 	if len(logps) == 0 {
 		return logps, nil
 	}
-	b := newBatch([][]int32{seq[:len(seq)-1]})
-	b.keep = len(logps)
-	if err := lm.run(ctx, b, nil); err != nil {
+	rows, err := lm.read(ctx, new(Prefix), seq[:len(seq)-1], len(logps))
+	if err != nil {
 		return nil, err
 	}
-	first := lm.rows(b) - len(logps)
 	row := make([]float32, lm.v)
 	for t := range logps {
-		lm.logits.read(row, (first+t)*lm.v)
+		lm.logits.read(row, (rows-len(logps)+t)*lm.v)
 		if x, bad := firstNonFinite(row); bad {
 			return nil, &NonFiniteError{"logits", 0, from + t - 1, x}
 		}
@@ -173,35 +173,43 @@ func (lm *LM) cached() bool {
 	return len(lm.io.Cache) > 0 && len(lm.presents) == len(lm.io.Cache)
 }
 
-// Next reads ids after the tokens of p, which may be empty (new(Prefix)), and sets
-// dst to the logits [V] of the token that follows. On error p is as it was.
+// read runs ids after the tokens of p, which then holds them too, and leaves the
+// logits of the last positions, keep of them or more, in lm.logits. It returns of how many.
+func (lm *LM) read(ctx context.Context, p *Prefix, ids []int32, keep int) (rows int, err error) {
+	all := append(p.ids[:len(p.ids):len(p.ids)], ids...)
+	b := newBatch([][]int32{all})
+	if lm.cached() {
+		b = newBatch([][]int32{ids})
+		b.past, b.cache = len(p.ids), p.past
+		p.next = grow(p.next, len(lm.presents))
+	}
+	b.keep = keep
+	if err := lm.run(ctx, b, p.next); err != nil {
+		return 0, err
+	}
+	p.ids, p.past, p.next = all, p.next, p.past
+	return lm.rows(b), nil
+}
+
+// Next reads ids after the tokens of p, which is empty at first (new(Prefix)), and
+// sets dst to the logits [V] of the token that follows. Not every graph can read more
+// than one token after others. After an error p can't be gone on with.
 func (lm *LM) Next(ctx context.Context, p *Prefix, ids []int32, dst []float32) ([]float32, error) {
-	if len(p.ids)+len(ids) == 0 {
-		return nil, errors.New("ort: no token to go on from")
+	if len(ids) == 0 {
+		return nil, errors.New("ort: no token to read")
 	}
 	if err := checkIDs([][]int32{ids}, lm.v); err != nil {
 		return nil, err
 	}
-	all := append(p.ids[:len(p.ids):len(p.ids)], ids...)
-	b := newBatch([][]int32{all})
-	if lm.cached() && len(ids) > 0 {
-		b = newBatch([][]int32{ids})
-		b.past, b.cache = len(p.ids), p.past
-		if p.next == nil {
-			p.next = make([][]byte, len(lm.presents))
-		}
-	}
-	b.keep = 1
-	if err := lm.run(ctx, b, p.next); err != nil {
+	rows, err := lm.read(ctx, p, ids, 1)
+	if err != nil {
 		return nil, err
 	}
 	dst = grow(dst, lm.v)
-	lm.logits.read(dst, (lm.rows(b)-1)*lm.v)
+	lm.logits.read(dst, (rows-1)*lm.v)
 	if x, bad := firstNonFinite(dst); bad {
-		return nil, &NonFiniteError{"logits", 0, len(all) - 1, x}
+		return nil, &NonFiniteError{"logits", 0, p.Len() - 1, x}
 	}
-	p.ids = all
-	p.past, p.next = p.next, p.past
 	return dst, nil
 }
 
