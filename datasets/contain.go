@@ -33,7 +33,8 @@ func checkAllocation(size int) {
 
 // contain turns a panic into *err. The Arrow and Parquet libraries panic on much
 // corrupted input; this package calls only those of their parts that work in the
-// caller's goroutine, where it can be caught.
+// caller's goroutine, where it can be caught. What it can't catch is memory that
+// they take outside the allocator, as for the fields of a corrupted Arrow schema.
 func contain(err *error) {
 	if r := recover(); r != nil {
 		if cause, ok := r.(error); ok {

@@ -98,7 +98,7 @@ func TestTRLPrompts(t *testing.T) {
 		t.Fatal(err)
 	}
 	same := map[string]bool{"The sky is blue.": true} // TRL's cut is at a word's end
-	ours := map[string]string{ // chosen → our prompt or reason
+	ours := map[string]string{                        // chosen → our prompt or reason
 		"abc":        string(NoPrompt),             // TRL: "ab"
 		"same text":  string(IdenticalCompletions), // TRL: "same tex"
 		"x y":        string(NoPrompt),             // TRL: an empty prompt

@@ -43,7 +43,7 @@ func writeRows(t testing.TB, name string, rows ...string) string {
 	case base == "rows.json":
 		b.WriteString("[\n " + strings.Join(rows, ",\n ") + "\n]\n")
 	case isTable(base):
-		writeTable(t, &b, base, rows, 3)
+		writeTable(t, &b, base, rows, 3, 200)
 	default:
 		b.WriteString(strings.Join(rows, "\n") + "\n")
 	}
@@ -73,12 +73,16 @@ func compressed(t testing.TB, name string, data []byte) []byte {
 			t.Fatal(err)
 		}
 	case ".zst":
-		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+		w, err := zstd.NewWriter(&b, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(64<<10))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer w.Close()
-		return w.EncodeAll(data, nil)
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
 	default:
 		return data
 	}
@@ -86,14 +90,14 @@ func compressed(t testing.TB, name string, data []byte) []byte {
 }
 
 // writeTable writes rows as Arrow IPC or Parquet, in batches (row groups) of
-// size rows.
-func writeTable(t testing.TB, b *bytes.Buffer, name string, rows []string, size int) {
+// size rows; pages have about page bytes.
+func writeTable(t testing.TB, b *bytes.Buffer, name string, rows []string, size int, page int64) {
 	t.Helper()
 	rec := recordOf(t, rows)
 	defer rec.Release()
 	var err error
 	if strings.HasSuffix(name, ".parquet") {
-		props := []parquet.WriterProperty{parquet.WithCompression(compress.Codecs.Snappy), parquet.WithMaxRowGroupLength(int64(size)), parquet.WithDataPageSize(200), parquet.WithBatchSize(5)}
+		props := []parquet.WriterProperty{parquet.WithCompression(compress.Codecs.Snappy), parquet.WithMaxRowGroupLength(int64(size)), parquet.WithDataPageSize(page), parquet.WithBatchSize(5)}
 		switch name {
 		case "rows.zstd.parquet":
 			props = append(props, parquet.WithCompression(compress.Codecs.Zstd), parquet.WithDataPageVersion(parquet.DataPageV2))
