@@ -20,12 +20,11 @@ type LoRAWeights struct {
 //
 // before the softcap. The sum over the rank is taken in float64.
 func (m *Model) MergeLoRA(h *Head, delta LoRAWeights) (*Model, error) {
-	if r := delta.R; r < 1 || len(delta.A) != r*h.D || len(delta.B) != h.V*r {
-		return nil, fmt.Errorf("onnx: LoRA of rank %d has A of %d and B of %d values, want %d and %d",
-			r, len(delta.A), len(delta.B), r*h.D, h.V*r)
-	}
 	if h.Quantized {
-		return m.EditHead(h, Edit{Beside: delta.branch(h)})
+		return m.BranchLoRA(h, delta)
+	}
+	if err := delta.check(h); err != nil {
+		return nil, err
 	}
 	w, _, err := h.Dense()
 	if err != nil {
@@ -33,6 +32,23 @@ func (m *Model) MergeLoRA(h *Head, delta LoRAWeights) (*Model, error) {
 	}
 	delta.addTo(w, h.V, h.D)
 	return m.EditHead(h, Edit{Weight: w})
+}
+
+// BranchLoRA returns the model with the two products of delta beside its head, in
+// float32, whatever the head's form: exact where merging rounds to a narrow stored type.
+func (m *Model) BranchLoRA(h *Head, delta LoRAWeights) (*Model, error) {
+	if err := delta.check(h); err != nil {
+		return nil, err
+	}
+	return m.EditHead(h, Edit{Beside: delta.branch(h)})
+}
+
+func (l LoRAWeights) check(h *Head) error {
+	if r := l.R; r < 1 || len(l.A) != r*h.D || len(l.B) != h.V*r {
+		return fmt.Errorf("onnx: LoRA of rank %d has A of %d and B of %d values, want %d and %d",
+			r, len(l.A), len(l.B), r*h.D, h.V*r)
+	}
+	return nil
 }
 
 // addTo adds Scale · B A to w [V,D].
