@@ -7,12 +7,13 @@
 // # Files
 //
 //	.parquet, .pq           Parquet; only the columns that are needed are read
-//	.arrow, .ipc, .feather  Arrow IPC, file or stream
-//	.arrows                 the same
+//	.arrow, .arrows, .ipc,
+//	.feather                Arrow IPC, file or stream
 //	.jsonl, .ndjson         one JSON object per line
 //	.json                   a JSON array of objects, or one object per line
 //
-// each also with .gz or .zst behind it. The name says what a folder's files are
+// each also with .gz or .zst behind it; Parquet and Arrow files are then first
+// decompressed to a temporary file. The name says what a folder's files are
 // worth opening; the first bytes of a file say what it is.
 //
 // # Rows
