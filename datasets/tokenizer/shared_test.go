@@ -57,6 +57,11 @@ func TestGoldenIDs(t *testing.T) {
 			row.IDs = leadingSpace[row.Text]
 		}
 		checkIDs(t, tok, row.Text, row.IDs)
+		if row.Tokenizer == "gpt2" { // has every byte and no normalizer
+			if got := tok.Decode(row.IDs, false); got != row.Text {
+				t.Errorf("Decode(Encode(%q)) = %q", row.Text, got)
+			}
+		}
 	}
 }
 
