@@ -61,7 +61,8 @@ func TestSeeded(t *testing.T) {
 		}
 		return string(b)
 	}
-	if file(1) != file(1) || file(1) == file(2) {
+	first, again, other := file(1), file(1), file(2)
+	if first != again || first == other {
 		t.Error("the seed does not decide the weights")
 	}
 }
