@@ -12,15 +12,10 @@ import (
 // feeder makes the inputs of a decoder graph.
 type feeder struct {
 	io *onnx.IO
-	// names are the inputs the graph really has, in the order they are fed.
+	// names are the inputs the graph really has, in the order they are fed, and
+	// fills make their values.
 	names []string
-	ports []port
-}
-
-// port is one input: its role is who makes its value.
-type port struct {
-	name string
-	make func(vs *values, b *batch) ortgo.Value
+	fills []func(b *batch, vs *values) ortgo.Value
 }
 
 // batch is what one run of a decoder reads: B rows of up to T new tokens behind P
@@ -67,14 +62,14 @@ func (f *feeder) add(g *onnx.Graph, p onnx.Port, fill func(*batch, *values, onnx
 		return
 	}
 	f.names = append(f.names, p.Name)
-	f.ports = append(f.ports, port{p.Name, func(vs *values, b *batch) ortgo.Value { return fill(b, vs, p) }})
+	f.fills = append(f.fills, func(b *batch, vs *values) ortgo.Value { return fill(b, vs, p) })
 }
 
 // inputs makes the values of b in the order of names.
 func (f *feeder) inputs(vs *values, b *batch) []ortgo.Value {
-	in := make([]ortgo.Value, len(f.ports))
-	for i, p := range f.ports {
-		in[i] = p.make(vs, b)
+	in := make([]ortgo.Value, len(f.fills))
+	for i, fill := range f.fills {
+		in[i] = fill(b, vs)
 	}
 	return in
 }

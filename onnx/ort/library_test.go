@@ -55,6 +55,10 @@ func TestFindLibraryOrder(t *testing.T) {
 	link(t, lib, fromVariable)
 	fromFlag := filepath.Join(t.TempDir(), "flag.so")
 	link(t, lib, fromFlag)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, flag, variable, path, source string
 	}{
@@ -75,6 +79,15 @@ func TestFindLibraryOrder(t *testing.T) {
 			}
 		})
 	}
+	t.Run("beside the executable before the cache", func(t *testing.T) {
+		beside := filepath.Join(filepath.Dir(exe), libraryNames()[0])
+		link(t, lib, beside)
+		defer os.Remove(beside)
+		t.Setenv(LibraryVariable, "")
+		if got, err := FindLibrary(""); err != nil || got.Path != beside || got.Source != "beside the executable" {
+			t.Errorf("found %+v, %v, want %s", got, err, beside)
+		}
+	})
 }
 
 // TestFindLibraryNeverSkipsTheUsersWord has a good library in the cache, which must not
@@ -226,6 +239,9 @@ func TestProviders(t *testing.T) {
 		var failed *ProviderError
 		if !errors.As(err, &failed) || failed.Provider != name || !slices.Equal(failed.Offered, offered) {
 			t.Errorf("provider %q: error is %v, want a ProviderError that offers %v", name, err, offered)
+		}
+		if want := "offers " + strings.Join(offered, ", "); !strings.Contains(err.Error(), want) {
+			t.Errorf("provider %q: error %q does not contain %q", name, err, want)
 		}
 	}
 	opt := DefaultOptions()
