@@ -109,7 +109,7 @@ var sameRow = cmp.Options{cmpopts.EquateEmpty()}
 func TestRowsReadBackAsWritten(t *testing.T) {
 	t.Parallel()
 	for _, dt := range []DType{F16, F32} {
-		for _, n := range []int{1, 2, 3, defaultBatchRows - 1, defaultBatchRows, defaultBatchRows + 1, 2*defaultBatchRows + 1} {
+		for _, n := range []int{1, 2, 3, maxBatchRows - 1, maxBatchRows, maxBatchRows + 1, 2*maxBatchRows + 1} {
 			for _, partRows := range []int{1000, 50} {
 				t.Run(fmt.Sprintf("%s/rows=%d/part=%d", dt, n, partRows), func(t *testing.T) {
 					const d = 3
@@ -420,5 +420,57 @@ func TestVerifyStopsWithItsContext(t *testing.T) {
 	cancel(cause)
 	if err := r.Verify(ctx); !errors.Is(err, cause) {
 		t.Errorf("got %v, want the cause", err)
+	}
+}
+
+func TestWideFeaturesMakeSmallBatches(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		s    shape
+		want int
+	}{
+		{shape{1, F16}, 64}, {shape{128, F16}, 64}, {shape{129, F16}, 63}, {shape{1024, F16}, 8}, {shape{4096, F32}, 1}, {shape{1 << 20, F32}, 1},
+	} {
+		if got := c.s.batchRows(); got != c.want {
+			t.Errorf("%+v has %d rows in a batch, want %d", c.s, got, c.want)
+		}
+	}
+}
+
+func TestPositionIsTheWritersOwn(t *testing.T) {
+	t.Parallel()
+	m, h := testManifest(2, F16)
+	w, err := Create(t.TempDir(), m, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	drop := &datasets.RowError{Reason: datasets.NullValue}
+	pos := position(2)
+	pos.Dropped.Add(drop)
+	if err := w.WritePart(testRows(0, 1, 2, F16), pos); err != nil {
+		t.Fatal(err)
+	}
+	pos.Dropped.Add(drop)
+	got := w.Position()
+	got.Dropped.Add(drop)
+	if n := w.Position().Dropped.Rows(); n != 1 {
+		t.Errorf("position of the last part counts %d dropped rows, want the 1 it was given with", n)
+	}
+}
+
+func BenchmarkRow(b *testing.B) {
+	const d, n = 128, 200
+	for _, dt := range []DType{F16, F32} {
+		b.Run("dtype="+string(dt), func(b *testing.B) {
+			r := open(b, writeCache(b, testRows(0, n, d, dt), 100, d, dt))
+			var row Row
+			b.ReportAllocs()
+			for i := int64(0); b.Loop(); i++ {
+				if err := r.Row(i*7%n, &row); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

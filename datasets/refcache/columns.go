@@ -51,6 +51,18 @@ func (s shape) width(c int) int {
 	}
 }
 
+// Record batches bound what writing holds in memory beside the rows themselves: a batch
+// has at most maxBatchRows rows, and fewer where a token's features are wide, down to one.
+const (
+	maxBatchRows = 64
+	batchBudget  = 1 << 14
+)
+
+// batchRows returns the rows of a record batch.
+func (s shape) batchRows() int {
+	return min(maxBatchRows, max(1, batchBudget/s.width(colChosenFeatures)))
+}
+
 // buffers returns how many Arrow buffers and field nodes column c has: a validity bitmap and
 // values for a plain one; a bitmap and offsets more for a list, a bitmap more for the
 // fixed-size list inside.

@@ -22,8 +22,6 @@ const (
 	manifestName = "manifest.json"
 	headName     = "head.safetensors"
 	logName      = "parts.jsonl"
-	// defaultBatchRows bounds what writing holds in memory beside the rows themselves.
-	defaultBatchRows = 64
 )
 
 // Kinds of errors.
@@ -92,6 +90,14 @@ type Position struct {
 	Truncated int64 `json:"truncated"`
 }
 
+// clone returns a copy that shares nothing with p: callers go on counting in theirs.
+func (p Position) clone() Position {
+	var dropped datasets.Tally
+	dropped.Merge(p.Dropped)
+	p.Dropped = dropped
+	return p
+}
+
 // Counts is what became of the source rows.
 type Counts struct {
 	// Read is Kept plus the rows in Dropped.
@@ -140,6 +146,15 @@ func (m Manifest) same(want Manifest) error {
 		}
 	}
 	return nil
+}
+
+// batchRows is the format's number of rows for the manifest's shape; an odd shape is
+// left to validate.
+func (m *Manifest) batchRows() int {
+	if m.D < 1 {
+		return 1
+	}
+	return m.shape().batchRows()
 }
 
 func (m *Manifest) shape() shape { return shape{d: m.D, dtype: m.FeatureDType} }

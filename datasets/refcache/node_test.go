@@ -48,7 +48,7 @@ func TestAnotherArrowReadsTheSame(t *testing.T) {
 	t.Parallel()
 	modules := nodeModules(t)
 	for _, dt := range []DType{F16, F32} {
-		const d, n = 5, defaultBatchRows + 3
+		const d, n = 5, maxBatchRows + 3
 		rows := testRows(0, n, d, dt)
 		part := filepath.Join(writeCache(t, rows, n, d, dt), partName(0))
 		cmd := exec.Command("node", filepath.Join("testdata", "read_cache.mjs"), modules, part)

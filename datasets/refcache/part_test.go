@@ -176,7 +176,7 @@ func FuzzPart(f *testing.F) {
 func TestArrowReadsTheSame(t *testing.T) {
 	t.Parallel()
 	for _, dt := range []DType{F16, F32} {
-		const d, n = 3, defaultBatchRows + 5
+		const d, n = 3, maxBatchRows + 5
 		rows := testRows(0, n, d, dt)
 		dir := writeCache(t, rows, n, d, dt)
 		f, err := os.Open(filepath.Join(dir, partName(0)))

@@ -212,14 +212,16 @@ func TestSIGKILL(t *testing.T) {
 	kills, caches := 0, 0
 	for start := time.Now(); kills < 20 && time.Since(start) < 30*time.Second; caches++ {
 		dir := filepath.Join(t.TempDir(), "cache")
-		for finished := false; !finished; {
+		// The longest delay grows, so that a slow machine or a slow build (-race) gets to the end.
+		longest := 60
+		for finished := false; !finished; longest += longest / 4 {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), passDirVar+"="+dir)
 			cmd.Stderr = os.Stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			timer := time.AfterFunc(time.Duration(5+rng.IntN(60))*time.Millisecond, func() { cmd.Process.Kill() })
+			timer := time.AfterFunc(time.Duration(5+rng.IntN(longest))*time.Millisecond, func() { cmd.Process.Kill() })
 			err := cmd.Wait()
 			timer.Stop()
 			var exit *exec.ExitError

@@ -31,7 +31,7 @@ type Writer struct {
 // The error is a *[StaleError] where dir holds a cache of another identity, and wraps
 // [ErrComplete] where it holds a finished one of this identity.
 func Create(dir string, m Manifest, head Head) (*Writer, error) {
-	m.Format, m.Complete, m.BatchRows = Format, false, defaultBatchRows
+	m.Format, m.Complete, m.BatchRows = Format, false, m.batchRows()
 	m.Counts, m.Parts = Counts{}, nil
 	if err := errors.Join(head.check(), m.validate()); err != nil {
 		return nil, fmt.Errorf("refcache: %w", err)
@@ -159,7 +159,7 @@ func removeParts(dir string, from int) error {
 
 // Position returns what was given with the last whole part: a pass goes on behind
 // Position().Rows source rows, with these counts.
-func (w *Writer) Position() Position { return w.position }
+func (w *Writer) Position() Position { return w.position.clone() }
 
 // Parts returns the number of whole parts.
 func (w *Writer) Parts() int { return len(w.manifest.Parts) }
@@ -176,7 +176,7 @@ func (w *Writer) WritePart(rows []Row, position Position) error {
 	if len(rows) == 0 {
 		return errors.New("refcache: part without rows")
 	}
-	e := entry{Position: position}
+	e := entry{Position: position.clone()}
 	for i := range rows {
 		if err := rows[i].check(w.manifest.D, w.manifest.FeatureDType); err != nil {
 			return err
@@ -200,7 +200,7 @@ func (w *Writer) WritePart(rows []Row, position Position) error {
 		return fmt.Errorf("refcache: %w", err)
 	}
 	w.manifest.add(e)
-	w.position = position
+	w.position = e.Position
 	return nil
 }
 
@@ -225,7 +225,7 @@ func (w *Writer) Finish(position Position) error {
 		return errors.New("refcache: no rows to keep")
 	}
 	m := w.manifest
-	m.Counts.at(position)
+	m.Counts.at(position.clone())
 	m.Complete = true
 	if err := m.write(w.dir); err != nil {
 		return err
