@@ -30,6 +30,10 @@ func (c *check) that(ok bool, field string, value any, want string) {
 	}
 }
 
+func (c *check) engine(name string) {
+	c.that(name == "ort" || name == "gonum", "--engine", name, "ort or gonum")
+}
+
 func (c *check) err() error { return errors.Join(c.errs...) }
 
 // PrecomputeConfig says what to run through the reference and how.
@@ -178,7 +182,7 @@ func (c TrainConfig) Validate() error {
 	k.that(c.SaveEvery >= 1, "--save-every", c.SaveEvery, "1 or more steps")
 	k.that(c.LogEvery >= 1, "--log-every", c.LogEvery, "1 or more steps")
 	k.that(c.Keep >= 1, "--keep", c.Keep, "1 or more checkpoints")
-	k.that(c.Engine == "ort" || c.Engine == "gonum", "--engine", c.Engine, "ort or gonum")
+	k.engine(c.Engine)
 	return k.err()
 }
 

@@ -19,6 +19,15 @@ type EvalConfig struct {
 	Engine string `json:"engine" yaml:"engine"`
 }
 
+// Validate reports every setting that can't be used, joined.
+func (c EvalConfig) Validate() error {
+	var k check
+	k.that(c.Cache != "", "--cache", `""`, "a reference cache")
+	k.that(c.Checkpoint != "", "--checkpoint", `""`, "a checkpoint folder, for example RUN/last")
+	k.engine(c.Engine)
+	return k.err()
+}
+
 // EvalResult holds the metrics of the pairs.
 type EvalResult struct {
 	Cache      string `json:"cache"`
@@ -31,6 +40,9 @@ type EvalResult struct {
 // Evaluate scores the pairs of a cache that training held out (the split is by
 // prompt alone, so it holds for any cache) under a checkpoint of dpo-pipe.
 func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine) (EvalResult, error) {
+	if err := cfg.Validate(); err != nil {
+		return EvalResult{}, err
+	}
 	state, err := readState(cfg.Checkpoint)
 	if err != nil {
 		return EvalResult{}, err

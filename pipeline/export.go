@@ -43,7 +43,7 @@ func (c ExportConfig) Validate() error {
 	k.that(c.Model != "", "--model", `""`, "the model folder that the cache was made from")
 	k.that(c.Out != "", "--out", `""`, "the folder to write the policy to")
 	k.that(c.VerifyPairs >= 1, "--verify-pairs", c.VerifyPairs, "1 or more pairs")
-	k.that(c.Engine == "ort" || c.Engine == "gonum", "--engine", c.Engine, "ort or gonum")
+	k.engine(c.Engine)
 	if c.Out != "" {
 		k.that(!exists(c.Out), "--out", fmt.Sprintf("%q, which exists", c.Out), "a new folder")
 	}
@@ -89,7 +89,7 @@ func Export(ctx context.Context, cfg ExportConfig, rt Runtime, report Reporter) 
 		return ExportResult{}, err
 	}
 	form := "merged weight"
-	if x.base.head.Quantized {
+	if branched(x.base.head) {
 		form = "low-rank branch"
 	}
 	return ExportResult{
@@ -149,9 +149,11 @@ func (x *exporter) fits() error {
 
 // write fills the folder and returns the path of the model file below it.
 func (x *exporter) write(dir string) (onnxFile string, err error) {
-	policy, err := x.base.model.MergeLoRA(x.base.head, onnx.LoRAWeights{
-		R: x.head.R, A: x.head.A, B: x.head.B, Scale: x.head.Scale(),
-	})
+	merge := x.base.model.MergeLoRA
+	if branched(x.base.head) {
+		merge = x.base.model.BranchLoRA
+	}
+	policy, err := merge(x.base.head, onnx.LoRAWeights{R: x.head.R, A: x.head.A, B: x.head.B, Scale: x.head.Scale()})
 	if err != nil {
 		return "", err
 	}
@@ -182,6 +184,15 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 	}
 	return onnxFile, models.WriteAdapter(adapter, x.head, baseName(x.state.Identity))
 }
+
+// branched reports whether the trained part goes beside the stored matrix: into
+// one of integers it can't be added, and in one of 16 bits the product of which is
+// taken in 32 it would be rounded away.
+func branched(h *onnx.Head) bool {
+	return h.Quantized || half(h.DType) && !half(h.Compute)
+}
+
+func half(t onnx.DType) bool { return t == onnx.Float16 || t == onnx.BFloat16 }
 
 func copyFile(dst, src string) error {
 	in, err := os.Open(src)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,11 +85,11 @@ func onlyFile(root string) (ModelDir, error) {
 }
 
 // TextFiles lists the files that a model's tokenizer and configuration consist
-// of: regular files beside or above the ONNX file that are neither ONNX nor weights.
-// The result is sorted by name; where both folders have a name, the root's wins.
+// of: regular files in its folders that are neither ONNX nor weights, sorted by
+// name. Of a name that several folders have, the root's file is taken.
 func (m ModelDir) TextFiles() ([]string, error) {
 	byName := map[string]string{}
-	for _, dir := range []string{filepath.Dir(m.ONNX), m.Root} {
+	for _, dir := range m.folders() {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return nil, fmt.Errorf("pipeline: list model folder: %w", err)
@@ -100,13 +101,28 @@ func (m ModelDir) TextFiles() ([]string, error) {
 			}
 		}
 	}
-	var paths []string
-	for _, path := range byName {
-		paths = append(paths, path)
-	}
-	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(filepath.Base(a), filepath.Base(b)) })
-	return paths, nil
+	return slices.SortedFunc(maps.Values(byName), func(a, b string) int {
+		return strings.Compare(filepath.Base(a), filepath.Base(b))
+	}), nil
 }
+
+// folders are where the model's files lie, the root last. The folder above the
+// root is one of them where it alone has the tokenizer.
+func (m ModelDir) folders() []string {
+	dirs := []string{filepath.Dir(m.ONNX), m.Root}
+	for _, dir := range dirs {
+		if isFile(filepath.Join(dir, tokenizerName)) {
+			return dirs
+		}
+	}
+	if above := filepath.Join(m.Root, ".."); isFile(filepath.Join(above, tokenizerName)) {
+		return append([]string{above}, dirs...)
+	}
+	return dirs
+}
+
+// tokenizerName is the file that every model folder has.
+const tokenizerName = "tokenizer.json"
 
 // isTextFile tells tokenizer and configuration files from weights by their names.
 func isTextFile(name string) bool {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -119,10 +120,14 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 	if err != nil {
 		return nil, err
 	}
+	columns, err := json.Marshal(cfg.Reading.Columns)
+	if err != nil {
+		return nil, fmt.Errorf("pipeline: column names: %w", err)
+	}
 	id := map[string]string{
 		"model": model, "data": data, "features": string(cfg.Features),
 		"batch_tokens": strconv.Itoa(cfg.BatchTokens), "part_pairs": strconv.Itoa(cfg.PartPairs),
-		"limit": strconv.FormatInt(cfg.Limit, 10), "columns": fmt.Sprintf("%+v", cfg.Reading.Columns),
+		"limit": strconv.FormatInt(cfg.Limit, 10), "columns": string(columns),
 	}
 	maps.Copy(id, enc.Identity())
 	maps.Copy(id, rt.Identity())

@@ -32,6 +32,14 @@ func (e *RunExistsError) Error() string {
 	return fmt.Sprintf("pipeline: run folder %q holds a run already", e.Path)
 }
 
+// A SettingsError refuses to resume a run under other settings; Have and Want
+// are lines of config.yaml.
+type SettingsError struct{ Have, Want string }
+
+func (e *SettingsError) Error() string {
+	return fmt.Sprintf("pipeline: the run was started with %q, want %q: settings can't change on --resume", e.Have, e.Want)
+}
+
 // openRun makes the run folder, or checks that the one that is there was made
 // with the same settings. It reports whether there was one.
 func openRun(cfg TrainConfig) (existed bool, err error) {
@@ -90,8 +98,7 @@ func sameRun(have, want TrainConfig) error {
 	linesA, linesB := bytes.Split(a, []byte("\n")), bytes.Split(b, []byte("\n"))
 	for i := range min(len(linesA), len(linesB)) {
 		if !bytes.Equal(linesA[i], linesB[i]) {
-			return fmt.Errorf("pipeline: the run was started with %q, want %q: settings can't change on --resume",
-				linesA[i], linesB[i])
+			return &SettingsError{Have: string(linesA[i]), Want: string(linesB[i])}
 		}
 	}
 	return nil

@@ -39,7 +39,7 @@ type encodeJob struct {
 func openSource(ctx context.Context, paths []string, opt datasets.Options, enc *encode.Encoder, skip int64) (*source, error) {
 	r, err := datasets.Open(paths, opt)
 	if err != nil {
-		return nil, err
+		return nil, &DataError{err}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	workers := runtime.GOMAXPROCS(0)
@@ -79,6 +79,8 @@ func (s *source) read(ctx context.Context, r *datasets.Reader, work chan<- encod
 			return
 		}
 		switch {
+		case ended && !errors.Is(err, io.EOF):
+			out <- encoded{err: &DataError{err}}
 		case err != nil:
 			out <- asEncoded(encode.Pair{}, err)
 		default:
@@ -97,6 +99,12 @@ func asEncoded(pair encode.Pair, err error) encoded {
 	}
 	return encoded{pair: pair, err: err}
 }
+
+// A DataError is a data file that can't be read on.
+type DataError struct{ Err error }
+
+func (e *DataError) Error() string { return e.Err.Error() }
+func (e *DataError) Unwrap() error { return e.Err }
 
 // next returns the pair or finding of the next row; io.EOF at the end.
 func (s *source) next(ctx context.Context) (encode.Pair, *datasets.RowError, error) {

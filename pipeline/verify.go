@@ -17,21 +17,13 @@ import (
 const (
 	// tolerance32 leaves room for another order of float32 sums over D and V.
 	tolerance32 = 1e-3
-	// toleranceStored is for a matrix stored in 16 bits: every merged weight is rounded
-	// to 11 (float16) or 8 (bfloat16) significant bits, which logits of size 20 feel in
-	// the second decimal.
-	toleranceStored = 3e-2
 	// toleranceHalf is for logits computed in 16 bits, whose own step is 2^-6 at 20.
 	toleranceHalf = 6e-2
 )
 
 func tolerance(h *onnx.Head) float64 {
-	half := func(t onnx.DType) bool { return t == onnx.Float16 || t == onnx.BFloat16 }
-	switch {
-	case half(h.Compute):
+	if half(h.Compute) {
 		return toleranceHalf
-	case half(h.DType) && !h.Quantized:
-		return toleranceStored
 	}
 	return tolerance32
 }
