@@ -19,8 +19,8 @@ func (a *app) evalCommand() *cli.Command {
 		Name: "eval", Usage: "score held-out pairs under a checkpoint", Description: evalExample,
 		Action: a.eval, OnUsageError: usageError,
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "cache", Required: true, Usage: "reference cache `FOLDER`"},
-			&cli.StringFlag{Name: "checkpoint", Required: true, Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
+			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
+			&cli.StringFlag{Name: "checkpoint", Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
 			&cli.BoolFlag{Name: "all", Usage: "score every pair, not only those held out"},
 			&cli.StringFlag{Name: "engine", Value: "ort", Usage: "who multiplies matrices: ort or gonum"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
@@ -46,6 +46,6 @@ func (a *app) eval(c *cli.Context) error {
 func printEval(w io.Writer, r pipeline.EvalResult) {
 	fmt.Fprintf(w, "%s pairs, step %s\n", thousands(r.Pairs), thousands(r.Step))
 	for _, m := range r.Metrics {
-		fmt.Fprintf(w, "  %-20s %12.5f\n", m.Name, m.Value)
+		fmt.Fprintf(w, "  %-20s %12s\n", m.Name, fixed(m.Value, 5))
 	}
 }

@@ -52,12 +52,14 @@ func classify(err error) (code int, hints []string) {
 		refused *onnx.RefusedError
 		badData *pipeline.BadDataError
 		row     *datasets.RowError
+		data    *pipeline.DataError
+		changed *pipeline.SettingsError
 		env     environmentError
 	)
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage, []string{"--help after a command shows its flags and an example"}
-	case errors.As(err, &field):
+	case errors.As(err, &field), errors.As(err, &changed):
 		return exitUsage, nil
 	case errors.As(err, &exists):
 		return exitUsage, []string{"go on with it by --resume, or name another folder with --out"}
@@ -73,6 +75,8 @@ func classify(err error) (code int, hints []string) {
 		return exitEnvironment, environmentHints(err)
 	case errors.Is(err, fs.ErrNotExist):
 		return exitUsage, nil
+	case errors.As(err, &data):
+		return exitData, nil
 	}
 	return exitFailed, nil
 }

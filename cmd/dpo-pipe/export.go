@@ -22,10 +22,10 @@ func (a *app) exportCommand() *cli.Command {
 		Name: "export", Usage: "write the policy as an ONNX model folder, verified", Description: exportExample,
 		Action: a.export, OnUsageError: usageError,
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "checkpoint", Required: true, Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
-			&cli.StringFlag{Name: "model", Required: true, Usage: "the model `FOLDER` that the cache was made from"},
+			&cli.StringFlag{Name: "checkpoint", Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
+			&cli.StringFlag{Name: "model", Usage: "the model `FOLDER` that the cache was made from"},
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
-			&cli.StringFlag{Name: "out", Required: true, Usage: "policy `FOLDER` to write"},
+			&cli.StringFlag{Name: "out", Usage: "policy `FOLDER` to write"},
 			&cli.StringFlag{Name: "cache", Usage: "reference cache with the pairs to verify on (default: the run's)"},
 			&cli.IntFlag{Name: "verify-pairs", Value: d.VerifyPairs, Usage: "held-out pairs to verify on"},
 			&cli.StringFlag{Name: "engine", Value: d.Engine, Usage: "who multiplies the head's matrices: ort or gonum"},

@@ -24,10 +24,10 @@ stopped when the same command is run again.
 func (a *app) precomputeCommand() *cli.Command {
 	def := pipeline.DefaultPrecomputeConfig()
 	flags := []cli.Flag{
-		&cli.StringFlag{Name: "model", Required: true, Usage: "model `FOLDER` (model.onnx at its root or under onnx/, tokenizer.json) or .onnx file"},
+		&cli.StringFlag{Name: "model", Usage: "model `FOLDER` (model.onnx at its root or under onnx/, tokenizer.json) or .onnx file"},
 		&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in the folder"},
-		&cli.StringSliceFlag{Name: "data", Required: true, Usage: "files, globs and folders of preference pairs (Parquet, Arrow, JSONL, JSON; .gz, .zst); may be repeated"},
-		&cli.StringFlag{Name: "out", Required: true, Usage: "cache `FOLDER` to write"},
+		&cli.StringSliceFlag{Name: "data", Usage: "files, globs and folders of preference pairs (Parquet, Arrow, JSONL, JSON; .gz, .zst); may be repeated"},
+		&cli.StringFlag{Name: "out", Usage: "cache `FOLDER` to write"},
 		&cli.IntFlag{Name: "max-length", Value: def.Encode.MaxLength, Usage: "longest prompt and completion together, tokens"},
 		&cli.StringFlag{Name: "truncation", Value: string(def.Encode.Truncation), Usage: "what of a longer one is kept: keep_start or keep_end"},
 		&cli.StringFlag{Name: "features", Value: string(def.Features), Usage: "how hidden states are stored: f16 or f32"},

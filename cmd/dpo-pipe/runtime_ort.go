@@ -104,5 +104,6 @@ func (r ortRuntime) describe() (library, foundBy, version string, providers []st
 }
 
 func (r ortRuntime) selfTest(ctx context.Context) (time.Duration, error) {
-	return r.SelfTest(ctx, r.opt)
+	took, err := r.SelfTest(ctx, r.opt)
+	return took, environment(err)
 }

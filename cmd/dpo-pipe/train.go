@@ -27,7 +27,7 @@ func (a *app) trainCommand() *cli.Command {
 		Action: a.train, OnUsageError: usageError,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
-			&cli.StringFlag{Name: "out", Required: true, Usage: "run `FOLDER` to write"},
+			&cli.StringFlag{Name: "out", Usage: "run `FOLDER` to write"},
 			&cli.BoolFlag{Name: "resume", Usage: "go on from the run's last checkpoint; starts it where there is none"},
 			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`"},
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
@@ -153,9 +153,9 @@ func printTrain(w io.Writer, r pipeline.TrainResult) {
 	fmt.Fprintf(w, "trained %s steps on %s pairs in %.1f s (%s tokens/s)\n", thousands(r.Steps), thousands(r.TrainPairs),
 		r.Seconds, thousands(int64(r.TokensPerSecond)))
 	if r.HeldOutPairs > 0 {
-		fmt.Fprintf(w, "held out %s pairs     before      after\n", thousands(r.HeldOutPairs))
+		fmt.Fprintf(w, "%-22s %10s %10s\n", fmt.Sprintf("held out %s pairs", thousands(r.HeldOutPairs)), "before", "after")
 		for _, name := range []string{"loss", "rewards/accuracies", "rewards/margins", "kl"} {
-			fmt.Fprintf(w, "  %-20s %10.4f %10.4f\n", name, r.Before.Get(name), r.After.Get(name))
+			fmt.Fprintf(w, "  %-20s %10s %10s\n", name, fixed(r.Before.Get(name), 4), fixed(r.After.Get(name), 4))
 		}
 	}
 	fmt.Fprintf(w, "checkpoint %s\n", r.Checkpoint)

@@ -1,0 +1,115 @@
+//go:build cgo
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/demo"
+)
+
+// kills is how often each command is killed at a random moment.
+const kills = 20
+
+// TestKilledCommandsResume kills precompute-ref and train with SIGKILL at random
+// moments, runs them again until they finish, and wants the bytes of a run that
+// was left alone.
+func TestKilledCommandsResume(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many runs of the command")
+	}
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), "160"); err != nil {
+		t.Fatal(err)
+	}
+	precompute := func(out string) []string {
+		return []string{"precompute-ref", "--model", "model", "--data", "pairs.jsonl", "--out", out, "--part-pairs", "8"}
+	}
+	train := func(out string) []string {
+		return []string{"train", "--cache", "whole-cache", "--out", out, "--epochs", "4", "--batch-pairs", "4", "--save-every", "7", "--resume"}
+	}
+	killAndCompare(t, dir, "cache", precompute, everything)
+	killAndCompare(t, dir, "run", train, func(t *testing.T, run string) map[string]string {
+		last, err := filepath.EvalSymlinks(filepath.Join(run, "last"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := everything(t, last)
+		// Its length of metrics.jsonl moves with the digits of timings.
+		delete(files, "trainer_state.json")
+		return files
+	})
+}
+
+// killAndCompare runs a command once in peace, then kills it until it has been
+// killed often enough, comparing every output that a killed one finishes.
+func killAndCompare(t *testing.T, dir, name string, args func(out string) []string, files func(*testing.T, string) map[string]string) {
+	ctx := context.Background()
+	start := time.Now()
+	if out, err := command(ctx, t, dir, args("whole-"+name)...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	took := time.Since(start)
+	want := files(t, filepath.Join(dir, "whole-"+name))
+	rng := rand.New(rand.NewPCG(1, 2))
+	killed, finished := 0, 0
+	for round := 0; killed < kills; round++ {
+		out := fmt.Sprintf("%s-%d", name, round)
+		for again := true; again; {
+			cmd := command(ctx, t, dir, args(out)...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(time.Duration(rng.Float64()*float64(took)), func() { cmd.Process.Kill() })
+			err := cmd.Wait()
+			again = err != nil
+			if timer.Stop(); again {
+				killed++
+			}
+			if again && cmd.ProcessState.ExitCode() >= 0 {
+				t.Fatalf("%s ended by itself: %v", out, err)
+			}
+		}
+		finished++
+		for file, content := range files(t, filepath.Join(dir, out)) {
+			if content != want[file] {
+				t.Errorf("%s: %s differs from that of an uninterrupted run", out, file)
+			}
+			delete(want, file)
+		}
+		for file := range want {
+			t.Errorf("%s: %s is missing", out, file)
+		}
+		want = files(t, filepath.Join(dir, "whole-"+name))
+	}
+	t.Logf("%s: killed %d times over %d outputs, all equal", name, killed, finished)
+}
+
+// everything reads all files below dir.
+func everything(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Type()&os.ModeSymlink != 0 {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		name, _ := filepath.Rel(dir, path)
+		files[name] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
