@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +130,8 @@ type fakeRuntime struct {
 	stop    func(call int) error
 	// wrong is added to every log-prob of a whole model.
 	wrong float64
+	// says is what whole models generate.
+	says string
 }
 
 var _ Runtime = (*fakeRuntime)(nil)
@@ -198,20 +199,14 @@ func (m *fakeModel) Logps(ctx context.Context, seq []int32, from int) ([]float64
 	return out.Logps, nil
 }
 
-func (m *fakeModel) Generate(_ context.Context, prompt []int32, limit int, _ []int32) ([]int32, error) {
-	seq := slices.Clone(prompt)
-	for range limit {
-		logits := m.decoder.Logits(seq)
-		last := logits[len(logits)-1]
-		best := 0
-		for v, z := range last {
-			if z > last[best] {
-				best = v
-			}
-		}
-		seq = append(seq, int32(best))
+// Generate says what the runtime was told to, up to the end token.
+func (m *fakeModel) Generate(_ context.Context, _ []int32, limit int, stop []int32) ([]int32, error) {
+	var ids []int32
+	for _, b := range []byte(m.says) {
+		ids = append(ids, int32(b))
 	}
-	return seq[len(prompt):], nil
+	ids = append(ids, stop[0])
+	return ids[:min(limit, len(ids))], nil
 }
 
 func (m *fakeModel) Close() error { return m.engine.Close() }

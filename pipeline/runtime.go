@@ -39,8 +39,8 @@ type Backbone interface {
 type LanguageModel interface {
 	// Logps returns log p(seq[t] | seq[:t]) for t ≥ from, nats, float64.
 	Logps(ctx context.Context, seq []int32, from int) ([]float64, error)
-	// Generate continues prompt greedily by at most limit tokens, ending before
-	// a token of stop. The prompt is not part of the result.
+	// Generate continues prompt greedily by at most limit tokens. A token of stop
+	// ends the result, in which it is the last. The prompt is not part of it.
 	Generate(ctx context.Context, prompt []int32, limit int, stop []int32) ([]int32, error)
 	// Close frees what the model holds.
 	Close() error

@@ -38,15 +38,15 @@ provider, disk), 4 data refused, 5 quality gate not met, 130 interrupted.`
 
 func (a *app) cli() *cli.App {
 	return &cli.App{
-		Name:                   "dpo-pipe",
-		Usage:                  "align an ONNX language model to preference data",
-		Description:            description,
-		Version:                version(),
-		HideHelpCommand:        true,
-		UseShortOptionHandling: false,
-		Writer:                 a.stdout,
-		ErrWriter:              a.stderr,
-		Suggest:                true,
+		Name:            "dpo-pipe",
+		Usage:           "align an ONNX language model to preference data",
+		Description:     description,
+		Version:         version(),
+		HideHelpCommand: true,
+		Writer:          a.stdout,
+		ErrWriter:       a.stderr,
+		// A prompt or a path may hold a comma.
+		DisableSliceFlagSeparator: true,
 		// Errors are printed once, by fail; the package must neither print nor exit.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   usageError,
@@ -55,7 +55,7 @@ func (a *app) cli() *cli.App {
 		},
 		Action: a.noCommand,
 		Commands: []*cli.Command{
-			a.precomputeCommand(), a.trainCommand(), a.evalCommand(), a.exportCommand(),
+			a.precomputeCommand(), a.trainCommand(), a.evalCommand(), a.exportCommand(), a.compareCommand(),
 			a.inspectCommand(), a.demoCommand(), a.doctorCommand(),
 		},
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -131,36 +130,16 @@ func (d *demoRun) export(ctx context.Context) error {
 	return nil
 }
 
-// demoTokens bounds a completion.
-const demoTokens = 60
-
 // compare prints what both models answer to prompts of none of the pairs.
 func (d *demoRun) compare(ctx context.Context) error {
-	fmt.Fprintf(d.stdout, "\n4  the same prompts, answered by both models\n")
-	reference, err := pipeline.OpenGenerator(d.path(demo.ModelDir), d.rt)
-	if err != nil {
-		return err
+	cfg := pipeline.CompareConfig{Model: d.path(demo.ModelDir), Policy: d.path("policy"), Prompts: demo.Prompts, MaxTokens: 60}
+	d.stage(4, "the same letters, answered by both models",
+		fmt.Sprintf("compare --model %s --policy %s --prompt TEXT", cfg.Model, cfg.Policy))
+	all, err := pipeline.Compare(ctx, cfg, d.rt)
+	for _, one := range all {
+		printComparison(d.stdout, one)
 	}
-	defer reference.Close()
-	policy, err := pipeline.OpenGenerator(d.path("policy"), d.rt)
-	if err != nil {
-		return err
-	}
-	defer policy.Close()
-	for _, prompt := range demo.Prompts {
-		fmt.Fprintf(d.stdout, "\n   %s\n", strings.ReplaceAll(prompt, "\n", "\n   "))
-		for _, m := range []struct {
-			name string
-			g    *pipeline.Generator
-		}{{"before", reference}, {"after", policy}} {
-			text, err := m.g.Complete(ctx, prompt, demoTokens)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(d.stdout, "     %-7s %s\n", m.name, strings.TrimSpace(text))
-		}
-	}
-	return nil
+	return err
 }
 
 // next says what to do with one's own model and data.
