@@ -31,10 +31,14 @@ var imports = map[string][]string{
 	"onnx/ort":            {"onnx", "models"},
 	"models":              {"loss", "internal/atomicfile"},
 	"models/enginetest":   {"models", "loss"},
-	"pipeline": {"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
-		"internal/atomicfile"},
-	"cmd/dpo-pipe": {"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
-		"models", "pipeline", "internal/atomicfile", "internal/demo"},
+	"pipeline": {
+		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
+		"internal/atomicfile",
+	},
+	"cmd/dpo-pipe": {
+		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
+		"models", "pipeline", "internal/atomicfile", "internal/demo",
+	},
 }
 
 // fences name the packages that alone may import a heavy dependency, and those

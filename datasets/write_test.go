@@ -3,7 +3,6 @@ package datasets
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -249,6 +248,6 @@ func appendValue(t testing.TB, b array.Builder, v value) {
 			appendValue(t, b.FieldBuilder(i), v.field(f.Name))
 		}
 	default:
-		t.Fatal(fmt.Sprintf("no builder for %v", v))
+		t.Fatalf("no builder for %v", v)
 	}
 }

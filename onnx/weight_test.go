@@ -122,9 +122,15 @@ func TestNarrow(t *testing.T) {
 		in   float32
 		want float32
 	}{
-		{Float16, 1 + 1.0/2048, 1}, {Float16, 1 + 3.0/2048, 1 + 2.0/1024}, {Float16, 1e-7, 1.1920929e-07}, {Float16, 65504, 65504},
-		{BFloat16, 1 + 1.0/256, 1}, {BFloat16, 1 + 3.0/256, 1 + 2.0/128}, {BFloat16, -3, -3},
-		{Float64, 0.1, 0.1}, {Float32, 0.1, 0.1},
+		{Float16, 1 + 1.0/2048, 1},
+		{Float16, 1 + 3.0/2048, 1 + 2.0/1024},
+		{Float16, 1e-7, 1.1920929e-07},
+		{Float16, 65504, 65504},
+		{BFloat16, 1 + 1.0/256, 1},
+		{BFloat16, 1 + 3.0/256, 1 + 2.0/128},
+		{BFloat16, -3, -3},
+		{Float64, 0.1, 0.1},
+		{Float32, 0.1, 0.1},
 	} {
 		got, err := widen(narrow([]float32{c.in}, c.dt), c.dt)
 		if err != nil || got[0] != c.want {

@@ -12,8 +12,10 @@ import (
 // later, and the end of the prompt must be found. dated says that the text depends on the date.
 func (t *chatTemplate) check() (dated bool, err error) {
 	turns := []datasets.Message{
-		{Role: "user", Content: "first canary question"}, {Role: "assistant", Content: "first canary answer"},
-		{Role: "user", Content: "second canary question"}, {Role: "assistant", Content: "second canary answer"},
+		{Role: "user", Content: "first canary question"},
+		{Role: "assistant", Content: "first canary answer"},
+		{Role: "user", Content: "second canary question"},
+		{Role: "assistant", Content: "second canary answer"},
 	}
 	for n := 2; n <= len(turns); n += 2 {
 		_, spent, err := t.renderSpent(turns[:n], false)

@@ -54,8 +54,10 @@ func testTokenizer(t testing.TB, before, after string) *tokenizer.Tokenizer {
 	var added []map[string]any
 	ids := map[string]int{"<s>": idBOS, "</s>": idEOS, "<|im_start|>": idStart, "<|im_end|>": idEnd}
 	for _, token := range []string{"<s>", "</s>", "<|im_start|>", "<|im_end|>"} {
-		added = append(added, map[string]any{"id": ids[token], "content": token, "special": true,
-			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
+		added = append(added, map[string]any{
+			"id": ids[token], "content": token, "special": true,
+			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+		})
 	}
 	conf := map[string]any{
 		"added_tokens": added, "normalizer": nil,
@@ -163,12 +165,18 @@ func TestEncodeHandWorked(t *testing.T) {
 		// BPE merges "a b" first: " ab" is " "+"ab" but " ac" is " a"+"c", and only "q" is a token of both
 		{"implicit prompt moves to a token", bare, "", implicit("q a", "b", "c"), ids("q"), ids(" ", idAB, idEOS), ids(idSpaceA, "c", idEOS), false},
 		{"implicit prompt on a token stays", bare, "", implicit("q", " ab", " c"), ids("q"), ids(" ", idAB, idEOS), ids(" c", idEOS), false},
-		{"chat has its own end of turn", bare, chatML, conversation("ab", "c", user("hi")),
-			ids(idStart, "user\nhi", idEnd, "\n", idStart, "assistant\n"), ids(idAB, idEnd, "\n"), ids("c", idEnd, "\n"), false},
-		{"chat with BOS of the template", bos, "<s>" + chatML, conversation("x", "y", user("h")),
-			ids(idBOS, idStart, "user\nh", idEnd, "\n", idStart, "assistant\n"), ids("x", idEnd, "\n"), ids("y", idEnd, "\n"), false},
-		{"opening that answers lack", bare, strings.Replace(chatML, "assistant\n{%", "assistant\n<think>{%", 1), conversation("x", "y", user("h")),
-			ids(idStart, "user\nh", idEnd, "\n", idStart, "assistant\n"), ids("x", idEnd, "\n"), ids("y", idEnd, "\n"), false},
+		{
+			"chat has its own end of turn", bare, chatML, conversation("ab", "c", user("hi")),
+			ids(idStart, "user\nhi", idEnd, "\n", idStart, "assistant\n"), ids(idAB, idEnd, "\n"), ids("c", idEnd, "\n"), false,
+		},
+		{
+			"chat with BOS of the template", bos, "<s>" + chatML, conversation("x", "y", user("h")),
+			ids(idBOS, idStart, "user\nh", idEnd, "\n", idStart, "assistant\n"), ids("x", idEnd, "\n"), ids("y", idEnd, "\n"), false,
+		},
+		{
+			"opening that answers lack", bare, strings.Replace(chatML, "assistant\n{%", "assistant\n<think>{%", 1), conversation("x", "y", user("h")),
+			ids(idStart, "user\nh", idEnd, "\n", idStart, "assistant\n"), ids("x", idEnd, "\n"), ids("y", idEnd, "\n"), false,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := testEncoder(t, c.tok, c.template, nil)

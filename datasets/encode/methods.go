@@ -101,7 +101,7 @@ func replaceMethod(r *rendering, v any, args callArgs) (any, error) {
 	}
 	s := v.(string)
 	// bound the result before it is made
-	if err := r.grow(len(s) + (strings.Count(s, from))*len(to)); err != nil {
+	if err := r.grow(len(s) + strings.Count(s, from)*len(to)); err != nil {
 		return nil, err
 	}
 	return strings.Replace(s, from, to, n), nil

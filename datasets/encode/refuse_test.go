@@ -106,9 +106,11 @@ func TestCheckRefuses(t *testing.T) {
 }
 
 func FuzzTemplate(f *testing.F) {
-	for _, source := range []string{chatML, "{%- macro f(a, b=1) -%}{{ a ~ b }}{%- endmacro -%}{{ f(1) }}", "{{ 'a\\x41' | trim }}{# c #}",
+	for _, source := range []string{
+		chatML, "{%- macro f(a, b=1) -%}{{ a ~ b }}{%- endmacro -%}{{ f(1) }}", "{{ 'a\\x41' | trim }}{# c #}",
 		"{% set ns = namespace(a=1) %}{% for i in range(3) if i %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }}",
-		"{{ messages[::-1][0].content[1:] | tojson(indent=2) }}", "{% set x %}a{% endset %}{{ x if x else 'y' }}"} {
+		"{{ messages[::-1][0].content[1:] | tojson(indent=2) }}", "{% set x %}a{% endset %}{{ x if x else 'y' }}",
+	} {
 		f.Add(source, "hello {{ x }}")
 	}
 	f.Fuzz(func(t *testing.T, source, content string) {

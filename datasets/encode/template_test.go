@@ -83,8 +83,10 @@ func TestGoldenTemplates(t *testing.T) {
 // The published templates can't be copied here: Jinja2 itself is asked, where it is installed.
 func TestPublishedTemplates(t *testing.T) {
 	var paths []string
-	for _, name := range []string{"smollm2-instruct/tokenizer_config.json", "qwen2.5-instruct/tokenizer_config.json",
-		"qwen2.5-instruct/chat_template.jinja", "mistral-7b-instruct-v0.3/tokenizer_config.json"} {
+	for _, name := range []string{
+		"smollm2-instruct/tokenizer_config.json", "qwen2.5-instruct/tokenizer_config.json",
+		"qwen2.5-instruct/chat_template.jinja", "mistral-7b-instruct-v0.3/tokenizer_config.json",
+	} {
 		path, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "tokenizers", name))
 		if err == nil {
 			_, err = os.Stat(path)

@@ -67,8 +67,14 @@ func TestRoundReportsOverflow(t *testing.T) {
 		dt   DType
 		over bool
 	}{
-		{65504, F16, false}, {65519, F16, false}, {65520, F16, true}, {-1e6, F16, true}, {1e38, F32, false},
-		{float32(math.Inf(1)), F32, true}, {float32(math.NaN()), F32, true}, {float32(math.NaN()), F16, true},
+		{65504, F16, false},
+		{65519, F16, false},
+		{65520, F16, true},
+		{-1e6, F16, true},
+		{1e38, F32, false},
+		{float32(math.Inf(1)), F32, true},
+		{float32(math.NaN()), F32, true},
+		{float32(math.NaN()), F16, true},
 	} {
 		x := []float32{1, c.x, 1e9}
 		want := map[bool]int{true: 1, false: -1}[c.over]

@@ -138,8 +138,11 @@ func (m Manifest) same(want Manifest) error {
 		key        string
 		have, want any
 	}{
-		{"hidden width", m.D, want.D}, {"vocabulary size", m.V, want.V}, {"feature dtype", m.FeatureDType, want.FeatureDType},
-		{"batch rows", m.BatchRows, want.BatchRows}, {"LM head", m.Head, want.Head},
+		{"hidden width", m.D, want.D},
+		{"vocabulary size", m.V, want.V},
+		{"feature dtype", m.FeatureDType, want.FeatureDType},
+		{"batch rows", m.BatchRows, want.BatchRows},
+		{"LM head", m.Head, want.Head},
 	} {
 		if f.have != f.want {
 			return &StaleError{Key: f.key, Have: fmt.Sprint(f.have), Want: fmt.Sprint(f.want)}

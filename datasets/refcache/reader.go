@@ -204,8 +204,10 @@ func (r *Reader) values(p *part, b *batch, k int, dst *Row) error {
 		dst    *[]float32
 		want   int
 	}{
-		{colChosenLogps, F32, &dst.ChosenRefLogps, len(dst.Chosen)}, {colChosenFeatures, p.dtype, &dst.ChosenFeatures, len(dst.Chosen) * p.d},
-		{colRejectedLogps, F32, &dst.RejectedRefLogps, len(dst.Rejected)}, {colRejectedFeatures, p.dtype, &dst.RejectedFeatures, len(dst.Rejected) * p.d},
+		{colChosenLogps, F32, &dst.ChosenRefLogps, len(dst.Chosen)},
+		{colChosenFeatures, p.dtype, &dst.ChosenFeatures, len(dst.Chosen) * p.d},
+		{colRejectedLogps, F32, &dst.RejectedRefLogps, len(dst.Rejected)},
+		{colRejectedFeatures, p.dtype, &dst.RejectedFeatures, len(dst.Rejected) * p.d},
 	} {
 		if raw, err = r.bytes(p, b, c.column, k); err != nil {
 			return err
