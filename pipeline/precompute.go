@@ -28,6 +28,8 @@ type PrecomputeResult struct {
 	Tokens       int64   `json:"tokens"`
 	PaddedTokens int64   `json:"padded_tokens"`
 	Seconds      float64 `json:"seconds"`
+	// PassedOver says which files of named folders were not read.
+	PassedOver []string `json:"passed_over,omitempty"`
 }
 
 // Precompute runs the frozen reference over the data and writes the reference
@@ -120,6 +122,7 @@ func (p *precompute) run(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
+	p.result.PassedOver = s.passedOver
 	stop := p.rows.start(ctx, p.cfg)
 	defer stop()
 	for end := false; !end; {

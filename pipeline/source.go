@@ -19,6 +19,8 @@ type source struct {
 	jobs   chan chan encoded
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	// passedOver says which files of named folders are not read.
+	passedOver []string
 	// firstBad is the first unusable row that was handed out.
 	firstBad *datasets.RowError
 }
@@ -43,7 +45,7 @@ func openSource(ctx context.Context, paths []string, opt datasets.Options, enc *
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	workers := runtime.GOMAXPROCS(0)
-	s := &source{jobs: make(chan chan encoded, 64*workers), cancel: cancel}
+	s := &source{jobs: make(chan chan encoded, 64*workers), cancel: cancel, passedOver: r.Findings()}
 	work := make(chan encodeJob, 64)
 	for range workers {
 		s.wg.Go(func() {

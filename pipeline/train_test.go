@@ -312,11 +312,14 @@ func TestSplitIsByPromptAlone(t *testing.T) {
 	const n, frac = 20000, 0.2
 	s, held := newSplit(frac), 0
 	for i := range n {
-		if s.heldOut([]int32{int32(i), 7}) {
+		prompt := []int32{int32(i), 7}
+		out := s.heldOut(prompt)
+		if out {
 			held++
 		}
-		if s.heldOut([]int32{int32(i), 7}) != s.heldOut([]int32{int32(i), 7}) {
-			t.Fatalf("prompt %d is on both sides", i)
+		// A smaller share holds out a part of what a larger one does.
+		if !out && newSplit(frac/2).heldOut(prompt) {
+			t.Fatalf("prompt %d is held out at a share of %g and not at %g", i, frac/2, frac)
 		}
 	}
 	// Five standard deviations of a binomial share.

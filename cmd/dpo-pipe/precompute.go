@@ -142,6 +142,9 @@ func printPrecompute(w io.Writer, r pipeline.PrecomputeResult) {
 	}
 	fmt.Fprintln(w, ")")
 	printDropped(w, r.Counts)
+	for _, finding := range r.PassedOver {
+		fmt.Fprintf(w, "  note: %s\n", finding)
+	}
 	if r.Counts.Apart > 0 {
 		fmt.Fprintf(w, "  note: %s pairs have no token boundary behind the prompt; prompt and completion were encoded apart\n",
 			thousands(r.Counts.Apart))
