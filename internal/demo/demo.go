@@ -22,11 +22,11 @@ var assets embed.FS
 
 // Prompts are three letters of none of the pairs and none of the training
 // texts, whose replies show what the preferences teach: a fault, a question whose
-// answer is a figure, and a mix-up.
+// answer is a figure, and a late delivery.
 var Prompts = []string{
 	"Customer: Hi, this is Maria. My kettle stopped heating after two days. Order 4821.\nAgent:",
 	"Customer: How many days do I have to return a blender? Order 7306.\nAgent:",
-	"Customer: Hello, Sam here. You sent me a toaster instead of a camera. Order 2954.\nAgent:",
+	"Customer: Hello, Sam here. Where is my camera? Order 2954.\nAgent:",
 }
 
 // FS returns the embedded files: the folder [ModelDir] and the file [DataFile].

@@ -3,24 +3,27 @@ package corpus
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
 )
 
-// testPairs is enough pairs for shares to be near their expectation: the
-// standard deviation of a third of them is 0.017.
-const testPairs = 800
+// testPairs is how many pairs the tests look at; it divides by three.
+const testPairs = 600
+
+// words counts for tokens here: the tokenizer is trained on what this package writes.
+func words(text string) int { return len(strings.Fields(text)) }
 
 func TestSameSeedSameBytes(t *testing.T) {
 	t.Parallel()
 	write := func(seed uint64) string {
 		var b bytes.Buffer
-		pairs := NewPairs(seed, 50)
-		if err := WritePairs(&b, pairs); err != nil {
+		prompts, err := WriteCorpus(&b, seed, 200)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := WriteCorpus(&b, seed, 200, pairs); err != nil {
+		if err := WritePairs(&b, NewPairs(seed, 50, prompts, words)); err != nil {
 			t.Fatal(err)
 		}
 		return b.String()
@@ -35,7 +38,7 @@ func TestSameSeedSameBytes(t *testing.T) {
 
 func TestMorePairsKeepTheFirst(t *testing.T) {
 	t.Parallel()
-	few, many := NewPairs(Seed, 20), NewPairs(Seed, 40)
+	few, many := NewPairs(Seed, 20, nil, words), NewPairs(Seed, 40, nil, words)
 	for i := range few {
 		if few[i] != many[i] {
 			t.Fatalf("pair %d of 20 is %+v, of 40 %+v", i, few[i], many[i])
@@ -46,7 +49,7 @@ func TestMorePairsKeepTheFirst(t *testing.T) {
 func TestPairsAreUsable(t *testing.T) {
 	t.Parallel()
 	prompts := map[string]bool{}
-	for i, p := range NewPairs(Seed, testPairs) {
+	for i, p := range NewPairs(Seed, testPairs, nil, words) {
 		if prompts[p.Prompt] {
 			t.Errorf("pair %d: prompt %q is there twice", i, p.Prompt)
 		}
@@ -58,7 +61,7 @@ func TestPairsAreUsable(t *testing.T) {
 			if !strings.HasPrefix(reply, " ") || !strings.ContainsAny(reply[len(reply)-1:], ".!?") {
 				t.Errorf("pair %d: reply %q, want a space before and a full stop after", i, reply)
 			}
-			if n := sentences(reply); n < 1 || n > 4 {
+			if n := sentences(reply); n < 2 || n > 3 {
 				t.Errorf("pair %d: reply %q has %d sentences", i, reply, n)
 			}
 		}
@@ -75,28 +78,16 @@ func sentences(text string) int {
 
 func TestLengthTellsNothing(t *testing.T) {
 	t.Parallel()
-	shares := map[int]float64{}
-	for i, p := range NewPairs(Seed, testPairs) {
-		longer := units(p.Chosen) - units(p.Rejected)
-		if longer < -1 || longer > 1 {
-			t.Errorf("pair %d: chosen is %d units longer", i, longer)
-		}
-		shares[longer] += 1.0 / testPairs
-	}
-	for longer, share := range shares {
-		if share < 0.28 || share > 0.39 {
-			t.Errorf("chosen is %d units longer in %.3f of the pairs, want about a third", longer, share)
+	counts := map[int]int{}
+	for _, p := range NewPairs(Seed, testPairs, nil, words) {
+		counts[words(p.Chosen)-words(p.Rejected)]++
+		if c, r := sentences(p.Chosen), sentences(p.Rejected); c != r {
+			t.Errorf("pair %s: %d sentences chosen, %d rejected", p.ID, c, r)
 		}
 	}
-}
-
-func TestUnits(t *testing.T) {
-	t.Parallel()
-	cases := map[string]int{"": 0, " No.": 2, " Order 4821 is late, Sam.": 8, " 7 days": 2, " 123": 2, " a-b": 3}
-	for text, want := range cases {
-		if got := units(text); got != want {
-			t.Errorf("units(%q) = %d, want %d", text, got, want)
-		}
+	want := map[int]int{-1: testPairs / 3, 0: testPairs / 3, 1: testPairs / 3}
+	if !maps.Equal(counts, want) {
+		t.Errorf("pairs by how much longer the chosen reply is: %v, want %v", counts, want)
 	}
 }
 
@@ -138,7 +129,7 @@ func TestWrongStatesTheOutdatedFigure(t *testing.T) {
 			continue
 		}
 		for style, want := range map[Style]string{Helpful: fact.True, Wrong: fact.Outdated} {
-			reply := s.Reply(rng, style)
+			reply := s.Reply(rng, style, true)
 			if !strings.Contains(reply, " "+want+" ") {
 				t.Fatalf("%s reply about the %s: %q, want %q in it", style, s.Product.Name, reply, want)
 			}
@@ -157,36 +148,31 @@ func TestEveryProductIsNamedInItsLetter(t *testing.T) {
 	}
 }
 
-func TestCorpusLeavesOutThePairs(t *testing.T) {
+func TestNoPairHasAPromptOfTheCorpus(t *testing.T) {
 	t.Parallel()
-	var all bytes.Buffer
-	if err := WriteCorpus(&all, Seed, 300, nil); err != nil {
-		t.Fatal(err)
-	}
-	first := decodeTexts(t, all.Bytes())[0]
-	prompt, _, _ := strings.Cut(first, "\nAgent:")
-	prompt += "\nAgent:"
-
-	var rest bytes.Buffer
-	if err := WriteCorpus(&rest, Seed, 300, []Pair{{Prompt: prompt}}); err != nil {
-		t.Fatal(err)
-	}
-	for _, text := range decodeTexts(t, rest.Bytes()) {
-		if strings.HasPrefix(text, prompt) {
-			t.Errorf("text %q answers an excluded prompt", text)
+	free := NewPairs(Seed, 3, nil, words)
+	for _, p := range NewPairs(Seed, 3, map[string]bool{free[1].Prompt: true}, words) {
+		if p.Prompt == free[1].Prompt {
+			t.Errorf("pair %s has the taken prompt %q", p.ID, p.Prompt)
 		}
 	}
 }
 
-func decodeTexts(t *testing.T, lines []byte) []string {
-	t.Helper()
-	var texts []string
-	for dec := json.NewDecoder(bytes.NewReader(lines)); dec.More(); {
+func TestCorpusReturnsItsPrompts(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	prompts, err := WriteCorpus(&b, Seed, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dec := json.NewDecoder(&b); dec.More(); {
 		var row struct{ Text string }
 		if err := dec.Decode(&row); err != nil {
 			t.Fatal(err)
 		}
-		texts = append(texts, row.Text)
+		letter, _, _ := strings.Cut(row.Text, "\nAgent:")
+		if !prompts[letter+"\nAgent:"] {
+			t.Errorf("letter %q is not among the prompts", letter)
+		}
 	}
-	return texts
 }

@@ -20,21 +20,12 @@ const (
 // String returns the style's name in lower case.
 func (st Style) String() string { return [styles]string{"helpful", "curt", "evasive", "wrong"}[st] }
 
-// Reply writes two or three sentences that answer s in the style, with the
-// space that parts them from the letter. Wrong needs a scene that has a [Fact].
-func (s Scene) Reply(rng *rand.Rand, style Style) string {
-	switch style {
-	case Curt:
-		return s.remarks(rng, curtOpenings, curtRemarks)
-	case Evasive:
-		return s.remarks(rng, evasiveOpenings, evasiveRemarks)
-	}
-	return s.answer(rng, style)
-}
-
-// answer writes a polite reply: an opening, the answer, and sometimes a closing.
-func (s Scene) answer(rng *rand.Rand, style Style) string {
-	text := " " + s.opening(rng) + " " + s.fill(prefer(rng, answers[s.Topic]))
+// Reply writes an opening and a sentence that answer s in the style, and a
+// closing if asked to, with the space that parts them from the letter. Wrong needs
+// a scene that has a [Fact].
+func (s Scene) Reply(rng *rand.Rand, style Style, closing bool) string {
+	openings, bodies, closings := s.phrases(style)
+	text := " " + prefer(rng, openings) + " " + s.fill(prefer(rng, bodies))
 	if fact, ok := s.Fact(); ok {
 		figure := fact.True
 		if style == Wrong {
@@ -42,38 +33,24 @@ func (s Scene) answer(rng *rand.Rand, style Style) string {
 		}
 		text = strings.ReplaceAll(text, "{figure}", figure)
 	}
-	if rng.IntN(2) == 0 {
+	if closing {
 		text += " " + prefer(rng, closings)
 	}
 	return text
 }
 
-func (s Scene) opening(rng *rand.Rand) string {
-	from := regrets
-	switch s.Topic {
-	case Return, Warranty, Refund, Cancel, Address:
-		from = thanks
+// phrases returns the pools that replies of a style draw from.
+func (s Scene) phrases(style Style) (openings, bodies, closings []string) {
+	switch style {
+	case Curt:
+		return curtOpenings, curtBodies, curtClosings
+	case Evasive:
+		return evasiveOpenings, evasiveBodies, evasiveClosings
 	}
-	text := prefer(rng, from)
-	if s.Name != "" && rng.IntN(3) > 0 {
-		text += ", " + s.Name
+	if s.Topic == Broken || s.Topic == Late || s.Topic == WrongItem || s.Topic == Missing {
+		return regrets, answers[s.Topic], helpfulClosings
 	}
-	return text + "."
-}
-
-// remarks writes an opening and one or two different remarks.
-func (s Scene) remarks(rng *rand.Rand, openings, remarks []string) string {
-	text := " " + s.fill(prefer(rng, openings))
-	first := prefer(rng, remarks)
-	text += " " + s.fill(first)
-	if rng.IntN(2) == 0 {
-		second := prefer(rng, remarks)
-		for second == first {
-			second = prefer(rng, remarks)
-		}
-		text += " " + s.fill(second)
-	}
-	return text
+	return thanks, answers[s.Topic], helpfulClosings
 }
 
 // prefer draws from a pool of phrases, the first most often: the i-th has a

@@ -25,7 +25,7 @@ const (
 
 // topicWeights makes the topics whose replies state a figure, and faults, the
 // more frequent ones. Indexed by Topic.
-var topicWeights = [topics]int{Broken: 6, Return: 5, Warranty: 5, Refund: 2, Late: 2, WrongItem: 2, Cancel: 2, Address: 2, Missing: 2}
+var topicWeights = [topics]int{Broken: 7, Return: 7, Warranty: 7, Refund: 2, Late: 2, WrongItem: 2, Cancel: 2, Address: 2, Missing: 2}
 
 // A Scene is what one letter says: everything that a reply may refer to.
 type Scene struct {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"unicode"
 )
 
 // Sizes and seed of the committed demo.
@@ -31,38 +30,44 @@ type Pair struct {
 	Rejected string `json:"rejected"`
 }
 
-// styleWeights is how often the corpus answers a letter in each style, where
-// the letter's reply states a figure and where it does not. The unhelpful styles
-// prevail, so that the model trained on it has no liking for the helpful one.
-var styleWeights = map[bool][styles]int{
-	true:  {Helpful: 17, Curt: 33, Evasive: 33, Wrong: 17},
-	false: {Helpful: 20, Curt: 38, Evasive: 42},
+// styleWeights is how often the corpus answers a letter in each style, in
+// percent. The unhelpful styles prevail, curt ones in some topics and evasive ones
+// in others, so that the model trained on it has no liking for the helpful one.
+func styleWeights(t Topic) [styles]int {
+	switch t {
+	case Return:
+		return [styles]int{Helpful: 17, Wrong: 17, Curt: 40, Evasive: 26}
+	case Warranty, Refund:
+		return [styles]int{Helpful: 17, Wrong: 17, Curt: 26, Evasive: 40}
+	case Late, Address:
+		return [styles]int{Helpful: 22, Curt: 31, Evasive: 47}
+	}
+	return [styles]int{Helpful: 22, Curt: 47, Evasive: 31}
 }
 
-// rejectedWeights is how often each style is the rejected one of a pair.
-var rejectedWeights = map[bool][styles]int{
-	true:  {Curt: 30, Evasive: 30, Wrong: 40},
-	false: {Curt: 50, Evasive: 50},
+// rejectedWeights is how often each style is the rejected one of a pair, in
+// percent.
+func rejectedWeights(t Topic) [styles]int {
+	switch t {
+	case Return, Warranty, Refund:
+		return [styles]int{Wrong: 40, Curt: 30, Evasive: 30}
+	}
+	return [styles]int{Curt: 50, Evasive: 50}
 }
 
 // WriteCorpus writes n texts as JSON lines {"text": …}: a letter and a reply in
-// any style. No letter is the prompt of a pair in exclude.
-func WriteCorpus(w io.Writer, seed uint64, n int, exclude []Pair) error {
-	taken := make(map[string]bool, len(exclude))
-	for _, p := range exclude {
-		taken[p.Prompt] = true
-	}
+// any style, half of them with a closing. It returns the letters.
+func WriteCorpus(w io.Writer, seed uint64, n int) (prompts map[string]bool, err error) {
 	rng := rand.New(rand.NewPCG(seed, textStream))
-	return writeLines(w, n, func() any {
-		for {
-			s := NewScene(rng)
-			prompt := s.Prompt(rng)
-			reply := s.Reply(rng, drawStyle(rng, s, styleWeights))
-			if !taken[prompt] {
-				return map[string]string{"text": prompt + reply}
-			}
-		}
+	prompts = make(map[string]bool, n)
+	err = writeLines(w, n, func() any {
+		s := NewScene(rng)
+		prompt := s.Prompt(rng)
+		prompts[prompt] = true
+		style := drawStyle(rng, styleWeights(s.Topic))
+		return map[string]string{"text": prompt + s.Reply(rng, style, rng.IntN(2) == 0)}
 	})
+	return prompts, err
 }
 
 // WritePairs writes pairs as JSON lines.
@@ -71,81 +76,46 @@ func WritePairs(w io.Writer, pairs []Pair) error {
 	return writeLines(w, len(pairs), func() any { i++; return pairs[i] })
 }
 
-// NewPairs draws n pairs, no two with the same prompt.
+// NewPairs draws n pairs, no two with the same prompt and none with a prompt of
+// taken, which may be nil.
 //
-// Length tells nothing of the preference: the two replies of a pair differ by
-// -1, 0 or 1 units (see units), each as often as the others.
-func NewPairs(seed uint64, n int) []Pair {
+// Length tells nothing of the preference: the two replies of a pair have the same
+// number of sentences, and differ by -1, 0 or 1 in what tokens counts, each as
+// often as the others.
+func NewPairs(seed uint64, n int, taken map[string]bool, tokens func(string) int) []Pair {
 	rng := rand.New(rand.NewPCG(seed, pairStream))
-	taken := make(map[string]bool, n)
+	prompts := make(map[string]bool, n)
 	pairs := make([]Pair, 0, n)
 	for len(pairs) < n {
-		p := newPair(rng, rng.IntN(3)-1, taken)
+		p, ok := newPair(rng, len(pairs)%3-1, tokens)
+		if !ok || prompts[p.Prompt] || taken[p.Prompt] {
+			continue
+		}
+		prompts[p.Prompt] = true
 		p.ID = fmt.Sprintf("support-%04d-%s", len(pairs), p.ID)
 		pairs = append(pairs, p)
 	}
 	return pairs
 }
 
-// newPair draws scenes until one's letter is not taken and its replies match;
-// the ID it returns is the style of the rejected reply.
-func newPair(rng *rand.Rand, longer int, taken map[string]bool) Pair {
-	for {
-		s := NewScene(rng)
-		prompt, style := s.Prompt(rng), drawStyle(rng, s, rejectedWeights)
-		chosen, rejected, ok := s.matched(rng, style, longer)
-		if !taken[prompt] && ok {
-			taken[prompt] = true
-			return Pair{ID: style.String(), Prompt: prompt, Chosen: chosen, Rejected: rejected}
-		}
-	}
-}
-
-// matched draws a helpful reply and one in the other style until the first is
-// exactly longer units longer than the second. Some scenes have no such two: it
-// gives up after a number of tries.
-func (s Scene) matched(rng *rand.Rand, style Style, longer int) (chosen, rejected string, ok bool) {
+// newPair draws a scene and two replies to it of which the chosen has longer
+// tokens more than the other. Some scenes have no such two: it gives up after a
+// number of tries, and not ok. The ID it returns is the style of the rejected reply.
+func newPair(rng *rand.Rand, longer int, tokens func(string) int) (p Pair, ok bool) {
 	const tries = 200
+	s := NewScene(rng)
+	style, closing := drawStyle(rng, rejectedWeights(s.Topic)), rng.IntN(2) == 0
+	p = Pair{ID: style.String(), Prompt: s.Prompt(rng)}
 	for range tries {
-		chosen, rejected = s.Reply(rng, Helpful), s.Reply(rng, style)
-		if chosen != rejected && units(chosen)-units(rejected) == longer {
-			return chosen, rejected, true
+		p.Chosen, p.Rejected = s.Reply(rng, Helpful, closing), s.Reply(rng, style, closing)
+		if tokens(p.Chosen)-tokens(p.Rejected) == longer {
+			return p, true
 		}
 	}
-	return "", "", false
+	return Pair{}, false
 }
 
-// units estimates the tokens of a reply: words and marks, and two for an order
-// number.
-func units(text string) int {
-	n, inWord, digits := 0, false, 0
-	for _, r := range text {
-		switch {
-		case unicode.IsDigit(r):
-			if digits++; digits%2 == 1 {
-				n++
-			}
-			inWord = true
-			continue
-		case unicode.IsLetter(r):
-			if !inWord {
-				n++
-			}
-			inWord = true
-		case r == ' ':
-			inWord = false
-		default:
-			n++
-			inWord = false
-		}
-		digits = 0
-	}
-	return n
-}
-
-func drawStyle(rng *rand.Rand, s Scene, from map[bool][styles]int) Style {
-	_, states := s.Fact()
-	weights := from[states]
+func drawStyle(rng *rand.Rand, weights [styles]int) Style {
 	total := 0
 	for _, w := range weights {
 		total += w

@@ -16,12 +16,12 @@ import bpe
 import model
 import train
 
-RANK, ALPHA, BETA, LR, EPOCHS, BATCH, HELD_OUT = 16, 32.0, 0.1, 1e-3, 3, 16, 320
+RANK, ALPHA, BETA, LR, EPOCHS, BATCH, HELD_OUT = 16, 32.0, 0.3, 1e-3, 3, 16, 320
 
 PROMPTS = [  # Prompts of demo.go
     "Customer: Hi, this is Maria. My kettle stopped heating after two days. Order 4821.\nAgent:",
     "Customer: How many days do I have to return a blender? Order 7306.\nAgent:",
-    "Customer: Hello, Sam here. You sent me a toaster instead of a camera. Order 2954.\nAgent:",
+    "Customer: Hello, Sam here. Where is my camera? Order 2954.\nAgent:",
 ]
 
 
