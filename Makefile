@@ -31,8 +31,10 @@ lint: ## formatting, vet, staticcheck
 bench: setup ## benchmarks, as ratios to the bare matrix product
 	go test -run '^$$' -bench . -benchtime 1x ./...
 
-node: ## packages of outside readers (Arrow, ONNX Runtime) that some tests compare with
-	@npm install --silent --no-save --ignore-scripts --prefix build/node apache-arrow@21.1.0 onnxruntime-node@1.27.0
+node: ## packages of outside readers (Arrow, ONNX Runtime, transformers.js) that some tests compare with
+	@mkdir -p build/node
+	@cp cmd/dpo-pipe/testdata/node/package.json build/node/
+	@npm install --silent --no-package-lock --ignore-scripts --prefix build/node
 
 clean: ## remove what was built
 	rm -rf build
