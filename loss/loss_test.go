@@ -433,6 +433,32 @@ func TestAccuracyIsStrict(t *testing.T) {
 	}
 }
 
+// The reference's own preference has nothing to do with rewards: rows by hand.
+func TestLogpsAccuracyIsOfThePolicyAlone(t *testing.T) {
+	t.Parallel()
+	o := mustParse(t, "sigmoid", DefaultOptions())
+	for _, tt := range []struct {
+		name                   string
+		sc, sr, rc, rr         float64
+		logps, rewardsAccuracy float64
+	}{
+		{"likelier and moved towards", -1, -3, -2, -2, 1, 1},
+		{"likelier, moved away", -1, -3, -1, -9, 1, 0},
+		{"less likely, moved towards", -4, -3, -9, -3, 0, 1},
+		{"a tie", -2, -2, -2, -2, 0, 0},
+	} {
+		p := onePair(tt.sc, tt.sr, tt.rc, tt.rr)
+		var terms Terms
+		o.Terms(&terms, &p, p.Totals())
+		var m Metrics
+		m.Add(o, &p, &terms)
+		if got := m.Means(); got.LogpsAccuracies != tt.logps || got.RewardsAccuracies != tt.rewardsAccuracy {
+			t.Errorf("%s: log-prob accuracy %v, reward accuracy %v, want %v and %v",
+				tt.name, got.LogpsAccuracies, got.RewardsAccuracies, tt.logps, tt.rewardsAccuracy)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	t.Parallel()
 	with := func(change func(*Options)) Options {

@@ -6,7 +6,7 @@ type Metrics struct {
 	pairs                          int
 	weight, loss                   float64
 	rewardChosen, rewardRejected   float64
-	accurate, clamped              int
+	accurate, likelier, clamped    int
 	logpsChosen, logpsRejected     float64
 	tokens, chosenTokens, topRight int
 	entropy, kl                    float64
@@ -25,6 +25,9 @@ type Means struct {
 	RewardsAccuracies float64
 	// LogpsChosen and LogpsRejected are the means of s_c and s_r, nats.
 	LogpsChosen, LogpsRejected float64
+	// LogpsAccuracies is the share of pairs whose chosen completion is strictly
+	// likelier, s_c > s_r: what the policy prefers by itself, whatever the reference.
+	LogpsAccuracies float64
 	// Entropy and KL are nats, means over completion tokens of both sides.
 	Entropy, KL float64
 	// MeanTokenAccuracy is the share of chosen tokens that the policy finds most probable.
@@ -42,6 +45,9 @@ func (m *Metrics) Add(o *Objective, p *Pairs, t *Terms) {
 		uc, ur := p.PolicyChosen[i], p.PolicyRejected[i]
 		m.logpsChosen += uc
 		m.logpsRejected += ur
+		if uc > ur {
+			m.likelier++
+		}
 		if p.RefChosen != nil {
 			uc -= p.RefChosen[i]
 			ur -= p.RefRejected[i]
@@ -82,6 +88,7 @@ func (m *Metrics) Merge(n *Metrics) {
 	m.rewardChosen += n.rewardChosen
 	m.rewardRejected += n.rewardRejected
 	m.accurate += n.accurate
+	m.likelier += n.likelier
 	m.clamped += n.clamped
 	m.logpsChosen += n.logpsChosen
 	m.logpsRejected += n.logpsRejected
@@ -107,6 +114,7 @@ func (m *Metrics) Means() Means {
 		RewardsAccuracies: ratio(float64(m.accurate), n),
 		LogpsChosen:       ratio(m.logpsChosen, n),
 		LogpsRejected:     ratio(m.logpsRejected, n),
+		LogpsAccuracies:   ratio(float64(m.likelier), n),
 		Entropy:           ratio(m.entropy, tokens),
 		KL:                ratio(m.kl, tokens),
 		MeanTokenAccuracy: ratio(float64(m.topRight), float64(m.chosenTokens)),
@@ -132,6 +140,7 @@ func (m Means) Named(set func(name string, value float64)) {
 	set("rewards/accuracies", m.RewardsAccuracies)
 	set("logps/chosen", m.LogpsChosen)
 	set("logps/rejected", m.LogpsRejected)
+	set("logps/accuracies", m.LogpsAccuracies)
 	set("entropy", m.Entropy)
 	set("kl", m.KL)
 	set("mean_token_accuracy", m.MeanTokenAccuracy)

@@ -50,8 +50,8 @@ func (a *app) demo(c *cli.Context) error {
 		return err
 	}
 	d := &demoRun{app: a, rt: rt, dir: dir, start: time.Now()}
-	fmt.Fprintf(a.stdout, "A support desk: its model answers curtly, evasively or wrong as often as well.\n"+
-		"Preference pairs say which answers people liked. Everything goes to %s\n", dir)
+	fmt.Fprintf(a.stdout, "A support desk: its model writes good answers, and curt, evasive and wrong ones.\n"+
+		"Preference pairs say which are better. Everything goes to %s\n", dir)
 	for _, step := range []func(context.Context) error{d.unpack, d.precompute, d.train, d.export, d.compare} {
 		if err := step(c.Context); err != nil {
 			return err
@@ -114,6 +114,8 @@ func (d *demoRun) train(ctx context.Context) error {
 		return err
 	}
 	printTrain(d.stdout, result)
+	fmt.Fprintf(d.stdout, "Of prompts it never saw, the reference finds the preferred answer likelier in %.0f %% of the pairs, the policy in %.0f %%.\n",
+		100*result.Before.Get("logps/accuracies"), 100*result.After.Get("logps/accuracies"))
 	return nil
 }
 

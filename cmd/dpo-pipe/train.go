@@ -154,7 +154,7 @@ func printTrain(w io.Writer, r pipeline.TrainResult) {
 		r.Seconds, thousands(int64(r.TokensPerSecond)))
 	if r.HeldOutPairs > 0 {
 		fmt.Fprintf(w, "%-22s %10s %10s\n", fmt.Sprintf("held out %s pairs", thousands(r.HeldOutPairs)), "before", "after")
-		for _, name := range []string{"loss", "rewards/accuracies", "rewards/margins", "kl"} {
+		for _, name := range []string{"loss", "rewards/accuracies", "rewards/margins", "logps/accuracies", "kl"} {
 			fmt.Fprintf(w, "  %-20s %10s %10s\n", name, fixed(r.Before.Get(name), 4), fixed(r.After.Get(name), 4))
 		}
 	}
