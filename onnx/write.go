@@ -3,10 +3,8 @@ package onnx
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -27,7 +25,7 @@ const (
 )
 
 // WriteDir writes the model to the file name in folder dir, and what it needs beside it:
-// external data files are hard-linked, or copied where that can't be done; tensors too large for one
+// external data files are copied, never linked, so that no other model shares them; tensors too large for one
 // file go to name + "_data". Each file is written whole or not at all, the model last.
 func (m *Model) WriteDir(dir, name string) error { return m.write(dir, name, singleFile) }
 
@@ -37,7 +35,7 @@ func (m *Model) WriteFile(path string) error {
 }
 
 func (m *Model) write(dir, name string, limit int64) error {
-	if err := m.linkExternal(dir); err != nil {
+	if err := m.copyExternal(dir); err != nil {
 		return fmt.Errorf("onnx: write %q: %w", filepath.Join(dir, name), err)
 	}
 	e := m.encode()
@@ -54,8 +52,8 @@ func (m *Model) write(dir, name string, limit int64) error {
 	return atomicfile.WriteFile(filepath.Join(dir, name), e.writeTo)
 }
 
-// linkExternal brings the external files the graph uses into dir.
-func (m *Model) linkExternal(dir string) error {
+// copyExternal brings the external files the graph uses into dir.
+func (m *Model) copyExternal(dir string) error {
 	done := map[string]bool{}
 	return m.Graph.tensors(func(t *Tensor) error {
 		if t.External == nil || done[t.External.Location] {
@@ -67,12 +65,12 @@ func (m *Model) linkExternal(dir string) error {
 		if at < 0 {
 			return fmt.Errorf("tensor %q lies in %q, which is not loaded", t.Name, location)
 		}
-		return link(m.files[at], filepath.Join(dir, filepath.FromSlash(location)))
+		return copyFile(m.files[at], filepath.Join(dir, filepath.FromSlash(location)))
 	})
 }
 
-// link makes dst the file that is mapped, unless it is that already.
-func link(src *mapping, dst string) error {
+// copyFile makes dst a copy of the file that is mapped, unless it is that file.
+func copyFile(src *mapping, dst string) error {
 	if err := os.MkdirAll(filepath.Dir(dst), 0o777); err != nil {
 		return err
 	}
@@ -80,14 +78,11 @@ func link(src *mapping, dst string) error {
 	if err != nil {
 		return err
 	}
-	a, errA := os.Stat(from)
-	b, errB := os.Lstat(dst)
-	switch {
-	case errA != nil:
-		return errA
-	case errB == nil && os.SameFile(a, b):
-		return nil
-	case errors.Is(errB, fs.ErrNotExist) && os.Link(from, dst) == nil:
+	have, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if there, err := os.Lstat(dst); err == nil && os.SameFile(have, there) {
 		return nil
 	}
 	return atomicfile.WriteFile(dst, func(w io.Writer) error {
