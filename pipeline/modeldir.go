@@ -85,8 +85,7 @@ func onlyFile(root string) (ModelDir, error) {
 }
 
 // TextFiles lists the files that a model's tokenizer and configuration consist
-// of: regular files in its folders that are neither ONNX nor weights, sorted by
-// name. Of a name that several folders have, the root's file is taken.
+// of: those of its folders that have one of the usual names, sorted by name. Of a name that several folders have, the root's file is taken.
 func (m ModelDir) TextFiles() ([]string, error) {
 	byName := map[string]string{}
 	for _, dir := range m.folders() {
@@ -124,13 +123,16 @@ func (m ModelDir) folders() []string {
 // tokenizerName is the file that every model folder has.
 const tokenizerName = "tokenizer.json"
 
-// isTextFile tells tokenizer and configuration files from weights by their names.
+// textFiles are the names that published models give to tokenizer and configuration.
+var textFiles = []string{
+	"config.json", "generation_config.json", "genai_config.json", "preprocessor_config.json", "processor_config.json",
+	tokenizerName, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+	"vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
+	"chat_template.jinja", "chat_template.json",
+}
+
 func isTextFile(name string) bool {
-	switch filepath.Ext(name) {
-	case ".json", ".jinja", ".txt", ".model", ".md":
-		return !strings.HasPrefix(name, ".")
-	}
-	return strings.HasPrefix(name, "LICENSE")
+	return slices.Contains(textFiles, name) || strings.HasPrefix(name, "LICENSE")
 }
 
 func isFile(path string) bool {

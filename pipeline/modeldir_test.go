@@ -48,8 +48,8 @@ func TestFindModel(t *testing.T) {
 
 func TestTextFiles(t *testing.T) {
 	for _, tt := range []struct{ name, files, path, want string }{
-		{"beside", "model.onnx tokenizer.json config.json model.onnx_data weights.bin .hidden.json", "", "config.json tokenizer.json"},
-		{"above onnx", "onnx/model.onnx tokenizer.json onnx/quant.json LICENSE", "", "LICENSE onnx/quant.json tokenizer.json"},
+		{"beside", "model.onnx tokenizer.json config.json model.onnx_data weights.bin golden.json", "", "config.json tokenizer.json"},
+		{"above onnx", "onnx/model.onnx tokenizer.json onnx/vocab.json LICENSE", "", "LICENSE tokenizer.json onnx/vocab.json"},
 		{"root wins", "onnx/model.onnx tokenizer.json onnx/tokenizer.json", "", "tokenizer.json"},
 		{"above the named file", "variants/a.onnx tokenizer.json config.json", "variants/a.onnx", "config.json tokenizer.json"},
 		{"nothing from above when beside", "variants/a.onnx variants/tokenizer.json tokenizer.json config.json", "variants/a.onnx", "variants/tokenizer.json"},

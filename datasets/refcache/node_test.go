@@ -18,7 +18,11 @@ func nodeModules(t *testing.T) string {
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Skip("node is not installed")
 	}
-	dirs := []string{os.Getenv("DPO_PIPE_NODE_MODULES")}
+	built, err := filepath.Abs(filepath.Join("..", "..", "build", "node", "node_modules"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := []string{os.Getenv("DPO_PIPE_NODE_MODULES"), built}
 	if out, err := exec.Command("npm", "root", "--global").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))
 	}
@@ -27,7 +31,7 @@ func nodeModules(t *testing.T) string {
 			return dir
 		}
 	}
-	t.Skip("npm's apache-arrow is not installed: set DPO_PIPE_NODE_MODULES to a node_modules folder that holds it")
+	t.Skip("npm's apache-arrow is not installed: run `make node`, or set DPO_PIPE_NODE_MODULES to a node_modules folder that holds it")
 	return ""
 }
 
