@@ -21,11 +21,12 @@ const module = "github.com/dpo-pipe/dpo-pipe"
 var imports = map[string][]string{
 	"internal/atomicfile": {},
 	"internal/demo":       {"internal/atomicfile"},
+	"internal/lockfile":   {},
 	"loss":                {},
 	"datasets":            {"internal/atomicfile"},
 	"datasets/tokenizer":  {},
 	"datasets/encode":     {"datasets", "datasets/tokenizer"},
-	"datasets/refcache":   {"datasets", "internal/atomicfile"},
+	"datasets/refcache":   {"datasets", "internal/atomicfile", "internal/lockfile"},
 	"onnx":                {"internal/atomicfile"},
 	"onnx/onnxtest":       {"onnx"},
 	"onnx/ort":            {"onnx", "models"},
@@ -33,7 +34,7 @@ var imports = map[string][]string{
 	"models/enginetest":   {"models", "loss"},
 	"pipeline": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
-		"internal/atomicfile",
+		"internal/atomicfile", "internal/lockfile",
 	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",

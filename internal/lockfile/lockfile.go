@@ -1,0 +1,92 @@
+// Package lockfile keeps two processes from writing one folder at a time.
+//
+// The lock is an advisory flock(2) on a file in the folder, so that it ends with the
+// process that holds it, however that ends. The file alone means nothing: a killed
+// process leaves it behind, and the next one locks it. Systems and file systems that
+// have no flock give locks that keep nobody out.
+package lockfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Name is the lock's file in the folder, there while the lock is held.
+const Name = ".lock"
+
+// A LockedError is a folder that another process, or another [Lock] of this one, holds.
+type LockedError struct {
+	// Path is the folder.
+	Path string
+}
+
+// Error implements error.
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("lockfile: folder %q is in use by another process", e.Path)
+}
+
+// A Lock is a folder held for one writer.
+type Lock struct {
+	path string
+	f    *os.File // nil where nothing is held
+}
+
+// Acquire locks folder dir, which must exist, without waiting. The error is a
+// *[LockedError] where it is held already.
+func Acquire(dir string) (*Lock, error) {
+	path := filepath.Join(dir, Name)
+	for {
+		f, err := open(path)
+		if errors.Is(err, errHeld) {
+			return nil, &LockedError{Path: dir}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lockfile: lock %q: %w", dir, err)
+		}
+		l := &Lock{path: path, f: f}
+		// The last holder may have removed the file between its opening and its locking
+		// here: that lock is on a file nobody else can find.
+		if f == nil || l.current() {
+			return l, nil
+		}
+		f.Close() // nothing was written
+	}
+}
+
+// errHeld says that another open file has the lock.
+var errHeld = errors.New("held")
+
+// current reports whether the locked file is still the one at its path.
+func (l *Lock) current() bool {
+	mine, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(l.path)
+	return err == nil && os.SameFile(mine, there)
+}
+
+// Release removes the file and gives the folder free. It may be called again, and on a
+// nil lock.
+func (l *Lock) Release() error {
+	if l == nil || l.f == nil {
+		return nil
+	}
+	var err error
+	// Removed while held: afterwards it may be another's.
+	if l.current() {
+		err = os.Remove(l.path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	err = errors.Join(err, l.f.Close())
+	l.f = nil
+	if err != nil {
+		return fmt.Errorf("lockfile: release: %w", err)
+	}
+	return nil
+}
