@@ -3,10 +3,8 @@ package pipeline
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,15 +59,7 @@ func (t *trainer) save() error {
 		return err
 	}
 	t.saved = t.state.Step
-	if err := pointTo(t.cfg.Out, lastName, path); err != nil {
-		return err
-	}
-	if t.state.BestStep == t.state.Step {
-		if err := pointTo(t.cfg.Out, bestName, path); err != nil {
-			return err
-		}
-	}
-	return t.prune()
+	return t.point()
 }
 
 // baseName names the base model in an adapter: by what it is, not by where it
@@ -102,8 +92,13 @@ func (t *trainer) write(path string) error {
 
 // load goes on from the newest checkpoint of the run, if there is one.
 func (t *trainer) load() error {
-	if err := atomicfile.RemoveTemp(filepath.Join(t.cfg.Out, checkpointsName)); err != nil {
-		return err
+	if !exists(filepath.Join(t.cfg.Out, checkpointsName)) {
+		return nil
+	}
+	for _, dir := range []string{t.cfg.Out, filepath.Join(t.cfg.Out, checkpointsName)} {
+		if err := atomicfile.RemoveTemp(dir); err != nil {
+			return err
+		}
 	}
 	steps, err := checkpointSteps(t.cfg.Out)
 	if err != nil || len(steps) == 0 {
@@ -131,7 +126,21 @@ func (t *trainer) load() error {
 		return err
 	}
 	t.state, t.saved, t.resumedAt, t.after = state, state.Step, state.Step, state.After
-	return nil
+	// A kill may have come between the checkpoint and what follows it.
+	return t.point()
+}
+
+// point makes last and best lead to the checkpoints they name, then drops old ones.
+func (t *trainer) point() error {
+	if err := pointTo(t.cfg.Out, lastName, stepName(t.saved)); err != nil {
+		return err
+	}
+	if best := t.state.BestStep; best > 0 {
+		if err := pointTo(t.cfg.Out, bestName, stepName(best)); err != nil {
+			return err
+		}
+	}
+	return t.prune()
 }
 
 // checkpointSteps lists the steps that a run has checkpoints of, ascending.
@@ -170,6 +179,11 @@ func readState(checkpoint string) (trainerState, error) {
 		return trainerState{}, fmt.Errorf("pipeline: %s: format %d, step %d; want format %d and a step of 1 or more",
 			path, s.Format, s.Step, stateFormat)
 	}
+	// Where the run lies does not matter here, and is empty in a copied one.
+	s.Config.Out = checkpoint
+	if err := s.Config.Validate(); err != nil {
+		return trainerState{}, fmt.Errorf("pipeline: %s: %w", path, err)
+	}
 	return s, nil
 }
 
@@ -183,9 +197,8 @@ func (t *trainer) prune() error {
 		if step == t.state.BestStep {
 			continue
 		}
-		err := os.RemoveAll(filepath.Join(t.cfg.Out, checkpointsName, stepName(step)))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("pipeline: remove old checkpoint: %w", err)
+		if err := atomicfile.RemoveDir(filepath.Join(t.cfg.Out, checkpointsName, stepName(step))); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -20,9 +20,9 @@ type CompareConfig struct {
 // Validate reports every setting that can't be used, joined.
 func (c CompareConfig) Validate() error {
 	var k check
-	k.that(c.Model != "", "--model", `""`, "the reference model folder")
-	k.that(c.Policy != "", "--policy", `""`, "the policy model folder")
-	k.that(len(c.Prompts) > 0 && !slices.Contains(c.Prompts, ""), "--prompt", "empty", "a text to complete")
+	k.that(c.Model != "", "--model", "", "the reference model folder")
+	k.that(c.Policy != "", "--policy", "", "the policy model folder")
+	k.that(len(c.Prompts) > 0 && !slices.Contains(c.Prompts, ""), "--prompt", "", "a text to complete")
 	k.that(c.MaxTokens >= 1, "--max-tokens", c.MaxTokens, "1 or more")
 	return k.err()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
@@ -18,6 +19,9 @@ type FieldError struct {
 }
 
 func (e *FieldError) Error() string {
+	if reflect.ValueOf(e.Value).Kind() == reflect.String {
+		return fmt.Sprintf("%s is %q, want %s", e.Field, e.Value, e.Want)
+	}
 	return fmt.Sprintf("%s is %v, want %s", e.Field, e.Value, e.Want)
 }
 
@@ -76,9 +80,9 @@ func DefaultPrecomputeConfig() PrecomputeConfig {
 // Validate reports every setting that can't be used, joined.
 func (c PrecomputeConfig) Validate() error {
 	var k check
-	k.that(c.Model != "", "--model", `""`, "a model folder or .onnx file")
-	k.that(len(c.Data) > 0, "--data", "empty", "files, globs or folders of preference pairs")
-	k.that(c.Out != "", "--out", `""`, "the folder to write the cache to")
+	k.that(c.Model != "", "--model", "", "a model folder or .onnx file")
+	k.that(len(c.Data) > 0, "--data", "", "files, globs or folders of preference pairs")
+	k.that(c.Out != "", "--out", "", "the folder to write the cache to")
 	k.that(c.Features == refcache.F16 || c.Features == refcache.F32, "--features", c.Features, "f16 or f32")
 	k.that(c.Encode.MaxLength >= 2, "--max-length", c.Encode.MaxLength, "2 or more tokens")
 	k.that(c.Encode.Truncation == encode.KeepStart || c.Encode.Truncation == encode.KeepEnd,
@@ -121,7 +125,7 @@ type TrainConfig struct {
 
 	// Epochs over the training pairs, ended early by MaxSteps unless that is 0.
 	Epochs   int   `json:"epochs" yaml:"epochs"`
-	MaxSteps int64 `json:"max_steps,omitempty" yaml:"max_steps,omitempty"`
+	MaxSteps int64 `json:"max_steps" yaml:"max_steps"`
 	// BatchPairs is the optimizer batch; MicroTokens bounds the completion tokens
 	// of one product with the vocabulary, 0 chooses by V. It moves no result but
 	// in the last bits.
@@ -160,8 +164,8 @@ func DefaultTrainConfig() TrainConfig {
 // Validate reports every setting that can't be used, joined.
 func (c TrainConfig) Validate() error {
 	var k check
-	k.that(c.Cache != "", "--cache", `""`, "a reference cache")
-	k.that(c.Out != "", "--out", `""`, "the folder to write the run to")
+	k.that(c.Cache != "", "--cache", "", "a reference cache")
+	k.that(c.Out != "", "--out", "", "the folder to write the run to")
 	k.that(c.Head == "lora", "--head", c.Head, "lora")
 	k.that(c.Rank >= 1, "--rank", c.Rank, "1 or more")
 	k.that(positive(c.Alpha), "--alpha", c.Alpha, "a number > 0 (usually once or twice the rank)")

@@ -102,9 +102,10 @@ func (e *estimator) run(ctx context.Context) error {
 		if err := e.window(ctx, window); err != nil {
 			return err
 		}
+		p.report.report(Progress{Stage: "count", Done: p.kept, Unit: "pairs", Fresh: p.kept, Elapsed: time.Since(p.start)})
 	}
 	if p.kept == 0 {
-		return &BadDataError{Read: p.position.Rows, Bad: p.position.Dropped.Rows(), Max: p.cfg.MaxBadFrac, First: s.firstBad}
+		return p.noRows()
 	}
 	return nil
 }

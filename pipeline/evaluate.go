@@ -22,8 +22,8 @@ type EvalConfig struct {
 // Validate reports every setting that can't be used, joined.
 func (c EvalConfig) Validate() error {
 	var k check
-	k.that(c.Cache != "", "--cache", `""`, "a reference cache")
-	k.that(c.Checkpoint != "", "--checkpoint", `""`, "a checkpoint folder, for example RUN/last")
+	k.that(c.Cache != "", "--cache", "", "a reference cache")
+	k.that(c.Checkpoint != "", "--checkpoint", "", "a checkpoint folder, for example RUN/last")
 	k.engine(c.Engine)
 	return k.err()
 }
@@ -74,7 +74,7 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine) (EvalResult,
 	defer engine.Close()
 	pick := newSplit(state.Config.EvalFrac).heldOut
 	if cfg.All {
-		pick = func([]int32) bool { return true }
+		pick = everyPair
 	}
 	s := newScorer(head, engine, objective, state.Config.MicroTokens)
 	m, err := meansOf(ctx, s, cache, pick, state.Config.BatchPairs)

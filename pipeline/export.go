@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
@@ -39,13 +40,13 @@ func DefaultExportConfig() ExportConfig { return ExportConfig{VerifyPairs: 16, E
 // Validate reports every setting that can't be used, joined.
 func (c ExportConfig) Validate() error {
 	var k check
-	k.that(c.Checkpoint != "", "--checkpoint", `""`, "a checkpoint folder")
-	k.that(c.Model != "", "--model", `""`, "the model folder that the cache was made from")
-	k.that(c.Out != "", "--out", `""`, "the folder to write the policy to")
+	k.that(c.Checkpoint != "", "--checkpoint", "", "a checkpoint folder")
+	k.that(c.Model != "", "--model", "", "the model folder that the cache was made from")
+	k.that(c.Out != "", "--out", "", "the folder to write the policy to")
 	k.that(c.VerifyPairs >= 1, "--verify-pairs", c.VerifyPairs, "1 or more pairs")
 	k.engine(c.Engine)
 	if c.Out != "" {
-		k.that(!exists(c.Out), "--out", fmt.Sprintf("%q, which exists", c.Out), "a new folder")
+		k.that(!exists(c.Out), "--out", c.Out, "a new folder; that one exists")
 	}
 	return k.err()
 }
@@ -56,7 +57,7 @@ type ExportResult struct {
 	// ONNX is the model file in it, Adapter the PEFT folder.
 	ONNX    string `json:"onnx"`
 	Adapter string `json:"adapter"`
-	// Form says how the head went in: "merged" or "lora branch".
+	// Form says how the head went in: "merged weight" or "low-rank branch".
 	Form     string       `json:"form"`
 	Verified Verification `json:"verified"`
 }
@@ -67,11 +68,15 @@ func Export(ctx context.Context, cfg ExportConfig, rt Runtime, report Reporter) 
 	if err := cfg.Validate(); err != nil {
 		return ExportResult{}, err
 	}
+	cfg.Out = filepath.Clean(cfg.Out)
 	x, err := openExport(cfg)
 	if err != nil {
 		return ExportResult{}, err
 	}
-	defer x.base.model.Close()
+	defer x.close()
+	if err := os.MkdirAll(filepath.Dir(cfg.Out), 0o777); err != nil {
+		return ExportResult{}, fmt.Errorf("pipeline: export: %w", err)
+	}
 	dir, err := atomicfile.CreateDir(cfg.Out)
 	if err != nil {
 		return ExportResult{}, err
@@ -103,6 +108,8 @@ type exporter struct {
 	cfg  ExportConfig
 	base *splitModel
 	head *models.LoRA
+	// cache holds the pairs to verify on.
+	cache *refcache.Reader
 	// state is of the checkpoint; its Step is 0 where it has none.
 	state trainerState
 }
@@ -121,9 +128,20 @@ func openExport(cfg ExportConfig) (*exporter, error) {
 		return nil, err
 	}
 	if err := x.fits(); err != nil {
-		return nil, errors.Join(err, x.base.model.Close())
+		return nil, errors.Join(err, x.close())
+	}
+	if x.cache, err = x.openCache(); err != nil {
+		return nil, errors.Join(err, x.close())
 	}
 	return x, nil
+}
+
+func (x *exporter) close() error {
+	err := x.base.model.Close()
+	if x.cache != nil {
+		err = errors.Join(err, x.cache.Close())
+	}
+	return err
 }
 
 // fits checks that the adapter was trained for this model.

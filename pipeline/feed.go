@@ -35,7 +35,7 @@ func newPartition(ctx context.Context, cache *refcache.Reader, frac float64) (pa
 		}
 	}
 	if p.train == 0 {
-		return p, fmt.Errorf("pipeline: no pair is left for training: %d in the cache, %d held out", cache.Len(), p.held)
+		return p, &FieldError{"--eval-frac", frac, fmt.Sprintf("a smaller share: it holds out all %d pairs of the cache", p.held)}
 	}
 	return p, nil
 }

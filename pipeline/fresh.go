@@ -53,7 +53,12 @@ func (t *trainer) checkFresh(ctx context.Context) error {
 		}
 	}
 	want, has := t.scorer.objective.InitialLoss()
-	if got := window.Means().Loss; has && !(math.Abs(got-want) <= freshTolerance*max(1, math.Abs(want))) {
+	weight := float32(0)
+	for i := range batch {
+		weight += batch[i].Weight
+	}
+	// Pairs without weight have no loss.
+	if got := window.Means().Loss; has && weight > 0 && !(math.Abs(got-want) <= freshTolerance*max(1, math.Abs(want))) {
 		return fmt.Errorf("pipeline: the untrained head's %s loss is %.7f, want %.7f", t.scorer.objective, got, want)
 	}
 	return nil

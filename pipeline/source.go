@@ -21,8 +21,6 @@ type source struct {
 	wg     sync.WaitGroup
 	// passedOver says which files of named folders are not read.
 	passedOver []string
-	// firstBad is the first unusable row that was handed out.
-	firstBad *datasets.RowError
 }
 
 // encoded is one row of the data: a pair, a finding or the end.
@@ -119,9 +117,6 @@ func (s *source) next(ctx context.Context) (encode.Pair, *datasets.RowError, err
 			return encode.Pair{}, nil, io.EOF
 		}
 		e := <-out
-		if e.bad != nil && s.firstBad == nil {
-			s.firstBad = e.bad
-		}
 		return e.pair, e.bad, e.err
 	case <-ctx.Done():
 		return encode.Pair{}, nil, context.Cause(ctx)
@@ -150,4 +145,17 @@ func (e *BadDataError) Error() string {
 		e.Bad, e.Read, 100*float64(e.Bad)/float64(max(e.Read, 1)), 100*e.Max, e.First)
 }
 
-func (e *BadDataError) Unwrap() error { return e.First }
+// Unwrap returns the first row.
+func (e *BadDataError) Unwrap() error {
+	if e.First == nil {
+		return nil
+	}
+	return e.First
+}
+
+// A NoRowsError is data without a single row.
+type NoRowsError struct{ Data []string }
+
+func (e *NoRowsError) Error() string {
+	return fmt.Sprintf("pipeline: no rows in %q, want preference pairs", e.Data)
+}

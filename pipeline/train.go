@@ -22,8 +22,10 @@ type TrainResult struct {
 	Out        string `json:"out"`
 	Checkpoint string `json:"checkpoint"`
 	// Best is the checkpoint with the lowest held-out loss; empty without held-out pairs.
-	Best         string  `json:"best,omitempty"`
-	Steps        int64   `json:"steps"`
+	Best  string `json:"best,omitempty"`
+	Steps int64  `json:"steps"`
+	// ResumedAt is the step of the checkpoint that this process went on from; equal to
+	// Steps for a run that was finished before.
 	ResumedAt    int64   `json:"resumed_at_step,omitempty"`
 	TrainPairs   int64   `json:"train_pairs"`
 	HeldOutPairs int64   `json:"held_out_pairs"`
@@ -41,7 +43,11 @@ type TrainResult struct {
 // Resumed from any checkpoint, it ends in the same bytes as a run that was
 // never interrupted.
 func Train(ctx context.Context, cfg TrainConfig, open OpenEngine, report Reporter) (TrainResult, error) {
-	if err := cfg.Validate(); err != nil {
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return TrainResult{}, err
+	}
+	if err := checkRun(cfg); err != nil {
 		return TrainResult{}, err
 	}
 	cache, err := refcache.Open(cfg.Cache)
@@ -64,6 +70,27 @@ func Train(ctx context.Context, cfg TrainConfig, open OpenEngine, report Reporte
 		return TrainResult{}, err
 	}
 	return t.finish()
+}
+
+// resolve validates the settings and makes paths independent of where the
+// command was given: they are read again on --resume and by export.
+func (c TrainConfig) resolve() (TrainConfig, error) {
+	if err := c.Validate(); err != nil {
+		return c, err
+	}
+	paths := []*string{&c.Cache}
+	if c.Model != "" {
+		paths = append(paths, &c.Model)
+	}
+	for _, path := range paths {
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return c, fmt.Errorf("pipeline: %w", err)
+		}
+		*path = abs
+	}
+	c.Out = filepath.Clean(c.Out)
+	return c, nil
 }
 
 // trainer is the state of one run. Everything that a resumed run needs to end in
@@ -106,6 +133,15 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 	if t.part, err = newPartition(ctx, cache, cfg.EvalFrac); err != nil {
 		return nil, err
 	}
+	t.total = stepsPerEpoch(t.part.train, cfg.BatchPairs) * int64(cfg.Epochs)
+	if cfg.MaxSteps > 0 {
+		t.total = min(t.total, cfg.MaxSteps)
+	}
+	if t.schedule, err = models.NewSchedule(cfg.Schedule, cfg.LR, cfg.Warmup, int(t.total)); err != nil {
+		return nil, err
+	}
+	// The rate of the first warm-up step is 0: a run that is all warm-up would learn nothing.
+	t.schedule.Warmup = min(t.schedule.Warmup, int(t.total)-1)
 	v, err := vocabulary(cache)
 	if err != nil {
 		return nil, err
@@ -113,16 +149,9 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 	if t.engine, err = open(cfg.Engine, v); err != nil {
 		return nil, err
 	}
-	t.total = stepsPerEpoch(t.part.train, cfg.BatchPairs) * int64(cfg.Epochs)
-	if cfg.MaxSteps > 0 {
-		t.total = min(t.total, cfg.MaxSteps)
-	}
 	t.head = models.NewLoRA(v.D, v.V, cfg.Rank, cfg.Alpha, cfg.Seed)
 	t.optimizer = models.NewAdamW(t.head.Params())
 	t.optimizer.WeightDecay = cfg.WeightDecay
-	if t.schedule, err = models.NewSchedule(cfg.Schedule, cfg.LR, cfg.Warmup, int(t.total)); err != nil {
-		return nil, err
-	}
 	t.scorer = newScorer(t.head, t.engine, objective, cfg.MicroTokens)
 	return t, nil
 }
@@ -133,7 +162,7 @@ func (c TrainConfig) objective() (*loss.Objective, error) {
 	opts.Beta, opts.LabelSmoothing = c.Beta, c.LabelSmoothing
 	o, err := loss.Parse(c.Loss, opts)
 	if err != nil {
-		return nil, &FieldError{"--loss", fmt.Sprintf("%q", c.Loss), err.Error()}
+		return nil, &FieldError{"--loss", c.Loss, "an objective that fits the other settings: " + err.Error()}
 	}
 	return o, nil
 }
@@ -148,25 +177,24 @@ func (t *trainer) close() {
 // begin loads the last checkpoint or checks that the fresh head is the
 // reference, and scores the held-out pairs before the first step.
 func (t *trainer) begin(ctx context.Context) error {
-	existed, err := openRun(t.cfg)
-	if err != nil {
+	if err := t.load(); err != nil {
 		return err
 	}
-	if existed {
-		if err := t.load(); err != nil {
+	if t.state.Step == 0 {
+		if err := t.checkFresh(ctx); err != nil {
 			return err
 		}
+	}
+	err := createRun(t.cfg)
+	if err != nil {
+		return err
 	}
 	if t.metrics, err = openMetrics(filepath.Join(t.cfg.Out, metricsName), t.state.MetricsBytes); err != nil {
 		return err
 	}
-	if t.state.Step > 0 {
-		return nil
+	if t.state.Step == 0 {
+		t.state.Before, err = t.evaluate(ctx)
 	}
-	if err := t.checkFresh(ctx); err != nil {
-		return err
-	}
-	t.state.Before, err = t.evaluate(ctx)
 	return err
 }
 
@@ -308,5 +336,9 @@ func (t *trainer) finish() (TrainResult, error) {
 	if t.state.BestStep > 0 {
 		r.Best = filepath.Join(t.cfg.Out, bestName)
 	}
-	return r, atomicfile.WriteFile(filepath.Join(t.cfg.Out, summaryName), func(w io.Writer) error { return writeJSON(w, r) })
+	summary := filepath.Join(t.cfg.Out, summaryName)
+	if t.resumedAt == t.total && exists(summary) {
+		return r, nil // the figures of the process that did the work stay
+	}
+	return r, atomicfile.WriteFile(summary, func(w io.Writer) error { return writeJSON(w, r) })
 }

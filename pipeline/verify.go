@@ -32,6 +32,8 @@ func tolerance(h *onnx.Head) float64 {
 type Verification struct {
 	Pairs  int   `json:"pairs"`
 	Tokens int64 `json:"tokens"`
+	// HeldOut says that training saw none of the pairs.
+	HeldOut bool `json:"held_out"`
 	// MaxDiff is the largest difference between the model's token log-probs and the
 	// head's on the same unrounded hidden states, nats; Tolerance what is allowed.
 	MaxDiff   float64 `json:"max_diff"`
@@ -66,16 +68,13 @@ type verifier struct {
 	result   Verification
 }
 
-// verify compares the model file with the head on held-out pairs of the cache.
+// verify compares the model file with the head on pairs of the cache: on those
+// held out or, where training held none out, on any.
 func (x *exporter) verify(ctx context.Context, rt Runtime, file string, report Reporter) (Verification, error) {
-	cache, err := x.openCache()
-	if err != nil {
-		return Verification{}, err
-	}
-	defer cache.Close()
 	v := &verifier{head: x.head}
 	v.result.Tolerance = tolerance(x.base.head)
-	v.result.FeatureDType = cache.Manifest().FeatureDType
+	v.result.FeatureDType = x.cache.Manifest().FeatureDType
+	var err error
 	if v.policy, err = rt.OpenLanguageModel(file); err != nil {
 		return Verification{}, err
 	}
@@ -88,9 +87,19 @@ func (x *exporter) verify(ctx context.Context, rt Runtime, file string, report R
 		return Verification{}, err
 	}
 	defer v.engine.Close()
-	err = v.run(ctx, cache, newSplit(x.state.Config.EvalFrac), x.cfg.VerifyPairs, report)
+	v.result.HeldOut = true
+	if err := v.run(ctx, x.cache, newSplit(x.state.Config.EvalFrac).heldOut, x.cfg.VerifyPairs, report); err != nil {
+		return Verification{}, err
+	}
+	if v.result.Pairs == 0 {
+		v.result.HeldOut = false
+		err = v.run(ctx, x.cache, everyPair, x.cfg.VerifyPairs, report)
+	}
 	return v.result, err
 }
+
+// everyPair picks all of a cache.
+func everyPair([]int32) bool { return true }
 
 func (x *exporter) openEngine(rt Runtime) (models.Engine, error) {
 	if x.cfg.Engine == "gonum" {
@@ -106,7 +115,7 @@ func (x *exporter) openCache() (*refcache.Reader, error) {
 		path = x.state.Config.Cache
 	}
 	if path == "" {
-		return nil, &FieldError{"--cache", `""`, "a reference cache to verify on: the checkpoint does not name one"}
+		return nil, &FieldError{"--cache", "", "a reference cache to verify on: the checkpoint does not name one"}
 	}
 	cache, err := refcache.Open(path)
 	if err != nil {
@@ -123,16 +132,15 @@ func (x *exporter) openCache() (*refcache.Reader, error) {
 	return cache, nil
 }
 
-// run compares up to limit pairs: those held out or, where training held none
-// out, any.
-func (v *verifier) run(ctx context.Context, cache *refcache.Reader, s split, limit int, report Reporter) error {
+// run compares up to limit pairs whose prompts pick chooses.
+func (v *verifier) run(ctx context.Context, cache *refcache.Reader, pick func(prompt []int32) bool, limit int, report Reporter) error {
 	start := time.Now()
 	var row refcache.Row
 	for i := int64(0); i < cache.Len() && v.result.Pairs < limit; i++ {
 		if err := cache.Ids(i, &row); err != nil {
 			return err
 		}
-		if s.threshold > 0 && !s.heldOut(row.Prompt) {
+		if !pick(row.Prompt) {
 			continue
 		}
 		if err := cache.Row(i, &row); err != nil {
@@ -148,9 +156,6 @@ func (v *verifier) run(ctx context.Context, cache *refcache.Reader, s split, lim
 			Stage: "verify", Done: int64(v.result.Pairs), Total: int64(limit), Unit: "pairs",
 			Fresh: int64(v.result.Pairs), Tokens: v.result.Tokens, Elapsed: time.Since(start),
 		})
-	}
-	if v.result.Pairs == 0 {
-		return fmt.Errorf("pipeline: the cache has no held-out pair to verify the exported model on")
 	}
 	return nil
 }

@@ -158,6 +158,22 @@ func replaceDir(tmp, final string) error {
 	return nil
 }
 
+// RemoveDir removes a folder and its content; it is never seen half removed under its name.
+// A folder that is not there is no error.
+func RemoveDir(path string) error {
+	tmp, err := os.MkdirTemp(filepath.Dir(path), TempPrefix+"*")
+	if err != nil {
+		return fmt.Errorf("atomicfile: remove folder %q: %w", path, err)
+	}
+	if err := os.Rename(path, filepath.Join(tmp, "old")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("atomicfile: remove folder %q: %w", path, errors.Join(err, os.Remove(tmp)))
+	}
+	if err := os.RemoveAll(tmp); err != nil {
+		return fmt.Errorf("atomicfile: remove folder %q: %w", path, err)
+	}
+	return nil
+}
+
 // RemoveTemp removes what killed processes left in folder dir.
 func RemoveTemp(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, TempPrefix+"*"))
