@@ -2,7 +2,11 @@
 
 package main
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+)
 
 type noRuntime struct{ error }
 

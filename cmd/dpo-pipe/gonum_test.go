@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/models"
+)
+
+// invoke runs the program in this process.
+func invoke(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(context.Background(), append([]string{"dpo-pipe"}, args...), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// smallCache writes a cache of n pairs under an LM head of 5 tokens and width 3.
+func smallCache(t *testing.T, n int) string {
+	t.Helper()
+	v := &models.Vocabulary{V: 5, D: 3, Scale: 1, Weight: []float32{1, 0, 0, 0, 1, 0, 0, 0, 1, -1, 0, 1, 0, -1, 1}}
+	dir := filepath.Join(t.TempDir(), "cache")
+	w, err := refcache.Create(dir, refcache.Manifest{Identity: map[string]string{"model": "small"}, D: v.D, V: v.V, FeatureDType: refcache.F32},
+		refcache.Head{V: v.V, D: v.D, Weight: v.Weight, Scale: v.Scale})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	rows := make([]refcache.Row, n)
+	for i := range rows {
+		x := float32(i%7) / 7
+		r := &rows[i]
+		*r = refcache.Row{
+			ID: datasets.ID{byte(i)}, Prompt: []int32{int32(i), 1}, Chosen: []int32{2, 0}, Rejected: []int32{3}, Weight: 1,
+			ChosenFeatures: []float32{x, 1, -x, 0.5, x, 1}, RejectedFeatures: []float32{-1, x, 0.25},
+		}
+		r.ChosenRefLogps = headLogps(t, v, r.Chosen, r.ChosenFeatures)
+		r.RejectedRefLogps = headLogps(t, v, r.Rejected, r.RejectedFeatures)
+	}
+	at := refcache.Position{Rows: int64(n)}
+	if err := w.WritePart(rows, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Finish(at); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// headLogps are the log-probs of ids under the frozen head.
+func headLogps(t *testing.T, v *models.Vocabulary, ids []int32, features []float32) []float32 {
+	t.Helper()
+	engine := models.NewGonum(v)
+	defer engine.Close()
+	var out models.Tokens
+	rows := models.Rows{N: len(ids), Hidden: features, Targets: ids}
+	if err := engine.Forward(context.Background(), rows, models.Addition{}, &out); err != nil {
+		t.Fatal(err)
+	}
+	logps := make([]float32, len(ids))
+	for i, p := range out.Logps {
+		logps[i] = float32(p)
+	}
+	return logps
+}
+
+// TestWithoutARuntime trains, scores and inspects on the gonum engine: neither cgo
+// nor a library is needed for that.
+func TestWithoutARuntime(t *testing.T) {
+	t.Setenv("DPO_PIPE_ORT_LIB", filepath.Join(t.TempDir(), "nowhere"))
+	cache := smallCache(t, 24)
+	out := filepath.Join(t.TempDir(), "run")
+	for _, args := range [][]string{
+		{"train", "--cache", cache, "--out", out, "--engine", "gonum", "--eval-frac", "0.3", "--rank", "2", "--json"},
+		{"eval", "--cache", cache, "--checkpoint", filepath.Join(out, "last"), "--engine", "gonum", "--all", "--json"},
+		{"inspect", "--json", cache},
+		{"inspect", "--json", out},
+		{"inspect", "--json", filepath.Join(out, "last")},
+	} {
+		code, stdout, stderr := invoke(args...)
+		if code != exitDone {
+			t.Fatalf("%v exits with %d: %s", args, code, stderr)
+		}
+		if !json.Valid([]byte(stdout)) {
+			t.Errorf("%v prints %q, want JSON", args, stdout)
+		}
+	}
+	code, _, stderr := invoke("doctor")
+	if code != exitEnvironment || !strings.Contains(stderr, "ONNX Runtime") {
+		t.Errorf("a command that needs ONNX Runtime exits with %d and says %q, want %d", code, stderr, exitEnvironment)
+	}
+}
