@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
 // A kill between a checkpoint and the links behind it leaves last and best where
@@ -175,6 +176,34 @@ func TestBadRowsCountForFinishedAndLimitedCaches(t *testing.T) {
 		if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.As(err, &bad) || !errors.As(err, &row) || row.Row != 0 {
 			t.Errorf("a finished cache and %s: error is %v", name, err)
 		}
+	}
+}
+
+// Two trainings of one run don't work at once.
+func TestARunIsLocked(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.trainConfig(w.cache(20))
+	var locked *LockedError
+	tried := false
+	open := func(_ string, v *models.Vocabulary) (models.Engine, error) {
+		return &countingEngine{Engine: models.NewGonum(v), at: 2, do: func() error {
+			again := cfg
+			again.Resume = true
+			_, err := Train(context.Background(), again, gonumEngine, nil)
+			tried = true
+			if !errors.As(err, &locked) {
+				t.Errorf("a second training: error is %v, want a *LockedError", err)
+			}
+			return nil
+		}}, nil
+	}
+	_, err := Train(context.Background(), cfg, open, nil)
+	must(t, err)
+	if !tried {
+		t.Error("there was no second training")
+	}
+	if left, _ := filepath.Glob(filepath.Join(cfg.Out, ".*")); left != nil {
+		t.Errorf("a finished run leaves %v", left)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 )
 
 // The names in a run folder. They are on disk and don't change.
@@ -41,6 +42,9 @@ type SettingsError struct{ Have, Want string }
 func (e *SettingsError) Error() string {
 	return fmt.Sprintf("pipeline: the run was started with %q, want %q: settings can't change on --resume", e.Have, e.Want)
 }
+
+// LockedError says that another process works in a folder.
+type LockedError = lockfile.LockedError
 
 // checkRun refuses, without writing, a folder that holds something else, or a
 // run that must not be gone on with.

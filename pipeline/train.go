@@ -10,6 +10,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 	"github.com/dpo-pipe/dpo-pipe/loss"
 	"github.com/dpo-pipe/dpo-pipe/models"
 )
@@ -105,6 +106,7 @@ type trainer struct {
 	schedule  models.Schedule
 	scorer    *scorer
 	metrics   *metricsLog
+	lock      *lockfile.Lock
 	report    Reporter
 
 	state     trainerState
@@ -172,12 +174,16 @@ func (t *trainer) close() {
 	if t.metrics != nil {
 		t.metrics.close()
 	}
+	if t.lock != nil {
+		t.lock.Release()
+	}
 }
 
 // begin loads the last checkpoint or checks that the fresh head is the
 // reference, and scores the held-out pairs before the first step.
 func (t *trainer) begin(ctx context.Context) error {
-	if err := t.load(); err != nil {
+	err := t.resume()
+	if err != nil {
 		return err
 	}
 	if t.state.Step == 0 {
@@ -185,8 +191,7 @@ func (t *trainer) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	err := createRun(t.cfg)
-	if err != nil {
+	if err := t.create(); err != nil {
 		return err
 	}
 	if t.metrics, err = openMetrics(filepath.Join(t.cfg.Out, metricsName), t.state.MetricsBytes); err != nil {
@@ -195,6 +200,26 @@ func (t *trainer) begin(ctx context.Context) error {
 	if t.state.Step == 0 {
 		t.state.Before, err = t.evaluate(ctx)
 	}
+	return err
+}
+
+// resume locks the run folder, if there is one, and loads its last checkpoint.
+func (t *trainer) resume() (err error) {
+	if !exists(filepath.Join(t.cfg.Out, configName)) {
+		return nil
+	}
+	if t.lock, err = lockfile.Acquire(t.cfg.Out); err != nil {
+		return err
+	}
+	return t.load()
+}
+
+// create makes the run folder, locked.
+func (t *trainer) create() (err error) {
+	if err := createRun(t.cfg); err != nil || t.lock != nil {
+		return err
+	}
+	t.lock, err = lockfile.Acquire(t.cfg.Out)
 	return err
 }
 
