@@ -36,4 +36,8 @@
 // keep_start cuts the end of the completions, and refuses a prompt that leaves no room for one token of them; keep_end
 // cuts the start of the prompt, which both completions share, by what the longer one needs, and only if a completion
 // alone is too long its start. The prompt keeps at least one token: it predicts the completion's first.
+//
+// So with keep_end two pairs of one prompt may keep different ends of it. PromptKey names the prompt they were made from:
+// it hashes the ids before truncation. Of a given prompt these are all its text has, wherever the boundary came to lie;
+// of one that the reader split off, those before the boundary.
 package encode

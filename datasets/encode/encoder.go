@@ -2,6 +2,7 @@ package encode
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -44,6 +45,9 @@ type Pair struct {
 	Weight                   float32
 	Apart                    bool // a completion doesn't begin at a token of prompt+completion: both were encoded apart
 	Truncated                bool
+	// PromptKey names the prompt: 128 bits of the SHA-256 of its ids before truncation, BOS included, each an int32 in
+	// little-endian order. Pairs of one prompt have one key, whatever Prompt keeps of it.
+	PromptKey [16]byte
 }
 
 // An Encoder turns pairs into token ids. All its methods may be called concurrently.
@@ -207,6 +211,9 @@ func (e *Encoder) Encode(p datasets.Pair) (Pair, error) {
 	if out.Prompt = e.open(out.Prompt); len(out.Prompt) == 0 {
 		return Pair{}, p.RowError("prompt", datasets.NoPrompt, "prompt has no tokens and the model no BOS, want one token or more")
 	}
+	if out.PromptKey, err = e.promptKey(out.Prompt, texts); err != nil {
+		return Pair{}, invalid(&p, "prompt", err)
+	}
 	if !e.truncate(&out) {
 		return Pair{}, p.RowError("prompt", datasets.PromptTooLong,
 			fmt.Sprintf("prompt has %d tokens, want fewer than max length %d", len(out.Prompt), e.opt.MaxLength))
@@ -226,6 +233,24 @@ func (e *Encoder) open(ids []int32) []int32 {
 		return ids
 	}
 	return append(slices.Clone(e.prefix), ids...)
+}
+
+// promptKey is the [Pair]'s key of a prompt. Where the boundary lies before the end of the rendered prompt, it depends
+// on how the answers begin: the key is of all that was rendered.
+func (e *Encoder) promptKey(ids []int32, t pairTexts) (key [16]byte, err error) {
+	if t.opening != "" {
+		if ids, err = e.tok.Encode(t.prompt + t.opening); err != nil {
+			return key, err
+		}
+		ids = e.open(ids)
+	}
+	data := make([]byte, 0, 4*len(ids))
+	for _, id := range ids {
+		data = binary.LittleEndian.AppendUint32(data, uint32(id))
+	}
+	sum := sha256.Sum256(data)
+	copy(key[:], sum[:])
+	return key, nil
 }
 
 // truncate shortens a pair to the maximum length; false where keep_start finds no room for a completion.

@@ -12,8 +12,9 @@ import (
 // pairTexts are the texts of a pair: prompt+chosen and prompt+rejected are what the model reads.
 type pairTexts struct {
 	prompt, chosen, rejected string
-	closed                   bool // the template writes its own end of turn: no EOS is added
-	movable                  bool // the boundary is our own: it may move to a token's
+	opening                  string // the end of the rendered prompt, where answers lack it
+	closed                   bool   // the template writes its own end of turn: no EOS is added
+	movable                  bool   // the boundary is our own: it may move to a token's
 }
 
 // texts renders a pair.
@@ -42,7 +43,9 @@ func (e *Encoder) texts(p datasets.Pair) (pairTexts, error) {
 			return pairTexts{}, rowError(&p, "prompt", err)
 		}
 	}
-	return pairTexts{prompt: prompt[:n], chosen: chosen[n:], rejected: rejected[n:], closed: e.template != nil}, nil
+	return pairTexts{
+		prompt: prompt[:n], chosen: chosen[n:], rejected: rejected[n:], opening: prompt[n:], closed: e.template != nil,
+	}, nil
 }
 
 var errNoBoundary = errors.New("the chat template renders the prompt differently once an answer follows, so its end can't be told")
