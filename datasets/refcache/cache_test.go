@@ -43,6 +43,7 @@ func testRow(i, d int, dt DType) Row {
 		ChosenFeatures: floats(nc*d, 10), RejectedFeatures: floats(nr*d, 1e-4), Weight: 1 + float32(i)/8,
 	}
 	binary.BigEndian.PutUint64(r.ID[:], uint64(i))
+	binary.LittleEndian.PutUint64(r.PromptKey[len(r.PromptKey)-8:], rng.Uint64())
 	Round(r.ChosenFeatures, dt)
 	Round(r.RejectedFeatures, dt)
 	return r
@@ -126,12 +127,19 @@ func TestRowsReadBackAsWritten(t *testing.T) {
 						if diff := cmp.Diff(rows[i], row, sameRow); diff != "" {
 							t.Fatalf("row %d (-want +got):\n%s", i, diff)
 						}
+						row.ID, row.PromptKey = datasets.ID{}, [16]byte{}
 						if err := r.Ids(int64(i), &row); err != nil {
 							t.Fatal(err)
 						}
-						want := Row{ID: rows[i].ID, Prompt: rows[i].Prompt, Chosen: rows[i].Chosen, Rejected: rows[i].Rejected, Weight: rows[i].Weight}
+						want := Row{
+							ID: rows[i].ID, Prompt: rows[i].Prompt, Chosen: rows[i].Chosen, Rejected: rows[i].Rejected,
+							Weight: rows[i].Weight, PromptKey: rows[i].PromptKey,
+						}
 						if diff := cmp.Diff(want, row, sameRow); diff != "" {
 							t.Fatalf("ids of row %d (-want +got):\n%s", i, diff)
+						}
+						if key, err := r.Key(int64(i)); err != nil || key != rows[i].PromptKey {
+							t.Fatalf("key of row %d is %x, %v, want %x", i, key, err, rows[i].PromptKey)
 						}
 					}
 					if err := r.Verify(t.Context()); err != nil {

@@ -20,15 +20,20 @@ const (
 	colChosenFeatures
 	colRejectedFeatures
 	colWeight
+	colPromptKey
 	numColumns
 )
 
 var columnNames = [numColumns]string{
 	"pair_id", "prompt_ids", "chosen_ids", "rejected_ids", "chosen_ref_logps", "rejected_ref_logps",
-	"chosen_features", "rejected_features", "weight",
+	"chosen_features", "rejected_features", "weight", "prompt_key",
 }
 
-const idBytes = len(datasets.ID{})
+// Bytes of the columns that hold hashes.
+const (
+	idBytes  = len(datasets.ID{})
+	keyBytes = len(Row{}.PromptKey)
+)
 
 // shape is what the rows of a part look like.
 type shape struct {
@@ -37,13 +42,15 @@ type shape struct {
 }
 
 // isList reports whether each row of column c is a list.
-func isList(c int) bool { return c != colID && c != colWeight }
+func isList(c int) bool { return c != colID && c != colWeight && c != colPromptKey }
 
 // width returns the bytes of one element of column c: of one list item, or of a row.
 func (s shape) width(c int) int {
 	switch c {
 	case colID:
 		return idBytes
+	case colPromptKey:
+		return keyBytes
 	case colChosenFeatures, colRejectedFeatures:
 		return s.d * s.dtype.Size()
 	default:
@@ -83,7 +90,7 @@ func (s shape) types() [numColumns]string {
 	features := fmt.Sprintf("list<%s[%d]>", values, s.d)
 	return [numColumns]string{
 		fmt.Sprintf("binary[%d]", idBytes), "list<int32>", "list<int32>", "list<int32>", "list<float32>", "list<float32>",
-		features, features, "float32",
+		features, features, "float32", fmt.Sprintf("binary[%d]", keyBytes),
 	}
 }
 
@@ -94,6 +101,7 @@ func (s shape) schema() *arrow.Schema {
 	features := arrow.ListOfNonNullable(arrow.FixedSizeListOfNonNullable(int32(s.d), s.dtype.arrow()))
 	types := [numColumns]arrow.DataType{
 		&arrow.FixedSizeBinaryType{ByteWidth: idBytes}, ids, ids, ids, logps, logps, features, features, arrow.PrimitiveTypes.Float32,
+		&arrow.FixedSizeBinaryType{ByteWidth: keyBytes},
 	}
 	fields := make([]arrow.Field, numColumns)
 	for c := range fields {

@@ -19,6 +19,7 @@
 //	chosen_features, rejected_features   list<fixed_size_list<halffloat or float>[D]>
 //	                                                             row t predicts completion token t
 //	weight                               float                   1 unless the data set gives one
+//	prompt_key                           fixed_size_binary[16]   the same for all pairs of a prompt, before truncation
 //
 // Rows are in input order. Every record batch of a part but its last holds
 // manifest.batch_rows rows. Features are finite. Nothing in a cache depends on when, or

@@ -71,6 +71,7 @@ func (e *encoder) record(rows []Row) arrow.Record {
 func (e *encoder) add(r *Row) {
 	e.data[colID] = append(e.data[colID], r.ID[:]...)
 	e.data[colWeight] = binary.LittleEndian.AppendUint32(e.data[colWeight], math.Float32bits(r.Weight))
+	e.data[colPromptKey] = append(e.data[colPromptKey], r.PromptKey[:]...)
 	e.addIds(colPrompt, r.Prompt)
 	e.addIds(colChosen, r.Chosen)
 	e.addIds(colRejected, r.Rejected)

@@ -2,6 +2,7 @@ package refcache
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -45,6 +46,7 @@ type nodeRow struct {
 	ChosenFeatures   []float32 `json:"chosen_features"`
 	RejectedFeatures []float32 `json:"rejected_features"`
 	Weight           float32   `json:"weight"`
+	PromptKey        string    `json:"prompt_key"`
 }
 
 // TestAnotherArrowReadsTheSame reads a part with npm's apache-arrow, which shares no code with Go's.
@@ -74,7 +76,7 @@ func TestAnotherArrowReadsTheSame(t *testing.T) {
 			r := rows[i]
 			want := nodeRow{
 				r.ID.String(), r.Prompt, r.Chosen, r.Rejected, r.ChosenRefLogps, r.RejectedRefLogps,
-				r.ChosenFeatures, r.RejectedFeatures, r.Weight,
+				r.ChosenFeatures, r.RejectedFeatures, r.Weight, hex.EncodeToString(r.PromptKey[:]),
 			}
 			if diff := cmp.Diff(want, got, sameRow); diff != "" {
 				t.Fatalf("%s row %d (-want +got):\n%s", dt, i, diff)

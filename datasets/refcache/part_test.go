@@ -235,6 +235,7 @@ func arrowRow(rec arrow.Record, k int) Row {
 		Weight: column("weight").(*array.Float32).Value(k),
 	}
 	copy(r.ID[:], column("pair_id").(*array.FixedSizeBinary).Value(k))
+	copy(r.PromptKey[:], column("prompt_key").(*array.FixedSizeBinary).Value(k))
 	return r
 }
 

@@ -90,12 +90,18 @@ func (r *Reader) Row(i int64, dst *Row) error {
 	})
 }
 
-// Ids reads the id and the token ids of row i alone, which is cheap, and empties the
-// other slices of dst. It panics where i is out of range.
+// Ids reads the id, the prompt key and the token ids of row i alone, which is cheap, and
+// empties the other slices of dst. It panics where i is out of range.
 func (r *Reader) Ids(i int64, dst *Row) error {
 	dst.ChosenRefLogps, dst.RejectedRefLogps = dst.ChosenRefLogps[:0], dst.RejectedRefLogps[:0]
 	dst.ChosenFeatures, dst.RejectedFeatures = dst.ChosenFeatures[:0], dst.RejectedFeatures[:0]
 	return r.with(i, func(p *part, b *batch, k int) error { return r.ids(p, b, k, dst) })
+}
+
+// Key reads the prompt key of row i alone. It panics where i is out of range.
+func (r *Reader) Key(i int64) (key [16]byte, err error) {
+	err = r.with(i, func(p *part, b *batch, k int) error { return r.hash(key[:], p, b, colPromptKey, k) })
+	return key, err
 }
 
 // with finds row i: it is row k of batch b of part p.
@@ -169,18 +175,27 @@ func (r *Reader) batch(p *part, n, i int) (*batch, error) {
 	return b, nil
 }
 
-// ids reads the columns of token ids.
+// hash reads row k of a column of hashes.
+func (r *Reader) hash(dst []byte, p *part, b *batch, c, k int) error {
+	raw, err := r.bytes(p, b, c, k)
+	copy(dst, raw)
+	return err
+}
+
+// ids reads the columns that name the pair and hold its tokens.
 func (r *Reader) ids(p *part, b *batch, k int, dst *Row) error {
-	raw, err := r.bytes(p, b, colID, k)
-	if err != nil {
+	if err := r.hash(dst.ID[:], p, b, colID, k); err != nil {
 		return err
 	}
-	copy(dst.ID[:], raw)
+	if err := r.hash(dst.PromptKey[:], p, b, colPromptKey, k); err != nil {
+		return err
+	}
 	for _, c := range []struct {
 		column int
 		dst    *[]int32
 	}{{colPrompt, &dst.Prompt}, {colChosen, &dst.Chosen}, {colRejected, &dst.Rejected}} {
-		if raw, err = r.bytes(p, b, c.column, k); err != nil {
+		raw, err := r.bytes(p, b, c.column, k)
+		if err != nil {
 			return err
 		}
 		*c.dst = resize(*c.dst, len(raw)/4)

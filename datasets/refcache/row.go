@@ -21,6 +21,9 @@ type Row struct {
 	ChosenFeatures, RejectedFeatures []float32
 	// Weight is the pair's weight in the loss.
 	Weight float32
+	// PromptKey names the prompt before truncation: pairs of one prompt have one key,
+	// though Prompt may hold different ends of it.
+	PromptKey [16]byte
 }
 
 // A FeatureError is a hidden state that the stored dtype can't hold.

@@ -29,7 +29,7 @@ for (let i = 0; i < table.numRows; i++) {
   const row = {};
   for (const field of table.schema.fields) {
     const value = table.getChild(field.name).get(i);
-    if (field.name === "pair_id") row[field.name] = Buffer.from(value).toString("hex");
+    if (field.name === "pair_id" || field.name === "prompt_key") row[field.name] = Buffer.from(value).toString("hex");
     else if (field.name === "weight") row[field.name] = value;
     else if (field.name.endsWith("_features")) row[field.name] = decode(value);
     else row[field.name] = Array.from(value);
