@@ -19,7 +19,11 @@ type app struct {
 // runs the command and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{stdout: stdout, stderr: stderr, rt: newRuntime}
-	err := a.cli().RunContext(ctx, args)
+	commands := a.cli()
+	args, err := arrange(commands, args)
+	if err == nil {
+		err = commands.RunContext(ctx, args)
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -50,15 +54,24 @@ func (a *app) cli() *cli.App {
 		// Errors are printed once, by fail; the package must neither print nor exit.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   usageError,
-		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(a.stderr, "dpo-pipe: error: no command %q; dpo-pipe --help lists them\n", name)
-		},
-		Action: a.noCommand,
-		Commands: []*cli.Command{
-			a.precomputeCommand(), a.trainCommand(), a.evalCommand(), a.exportCommand(), a.compareCommand(),
-			a.inspectCommand(), a.demoCommand(), a.doctorCommand(),
-		},
+		Action:         a.noCommand,
+		Commands:       a.commands(),
 	}
+}
+
+func (a *app) commands() []*cli.Command {
+	all := []*cli.Command{
+		a.precomputeCommand(), a.trainCommand(), a.evalCommand(), a.exportCommand(), a.compareCommand(),
+		a.inspectCommand(), a.demoCommand(), a.doctorCommand(),
+	}
+	for _, c := range all {
+		c.OnUsageError = usageError
+		c.HideHelpCommand = true // help is a file's name too
+		if c.ArgsUsage == "" {
+			c.Before = noArguments
+		}
+	}
+	return all
 }
 
 // noCommand answers a bare dpo-pipe, or one whose first word is no command.

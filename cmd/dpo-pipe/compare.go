@@ -17,7 +17,7 @@ const compareExample = `Completes the same prompts with two model folders, greed
 func (a *app) compareCommand() *cli.Command {
 	return &cli.Command{
 		Name: "compare", Usage: "complete prompts with reference and policy", Description: compareExample,
-		Action: a.compare, OnUsageError: usageError,
+		Action: a.compare,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "model", Usage: "reference model `FOLDER`"},
 			&cli.StringFlag{Name: "policy", Usage: "policy model `FOLDER`, as export writes it"},

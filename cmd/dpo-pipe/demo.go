@@ -23,7 +23,7 @@ verification; then shows completions of both models side by side.
 func (a *app) demoCommand() *cli.Command {
 	return &cli.Command{
 		Name: "demo", Usage: "see the whole job done on a built-in model", Description: demoExample,
-		Action: a.demo, OnUsageError: usageError,
+		Action: a.demo,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "`FOLDER` to write, new (default: dpo-pipe-demo, or the first free dpo-pipe-demo-N)"},
 		}, runtimeFlags()...),

@@ -19,7 +19,7 @@ was found, providers, cores, and a short self-test.
 
 func (a *app) doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name: "doctor", Usage: "check this machine", Description: doctorExample, Action: a.doctor, OnUsageError: usageError,
+		Name: "doctor", Usage: "check this machine", Description: doctorExample, Action: a.doctor,
 		Flags: append([]cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"}}, runtimeFlags()...),
 	}
 }

@@ -17,7 +17,7 @@ those that training held out.
 func (a *app) evalCommand() *cli.Command {
 	return &cli.Command{
 		Name: "eval", Usage: "score held-out pairs under a checkpoint", Description: evalExample,
-		Action: a.eval, OnUsageError: usageError,
+		Action: a.eval,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
 			&cli.StringFlag{Name: "checkpoint", Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},

@@ -20,7 +20,7 @@ func (a *app) exportCommand() *cli.Command {
 	d := pipeline.DefaultExportConfig()
 	return &cli.Command{
 		Name: "export", Usage: "write the policy as an ONNX model folder, verified", Description: exportExample,
-		Action: a.export, OnUsageError: usageError,
+		Action: a.export,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "checkpoint", Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
 			&cli.StringFlag{Name: "model", Usage: "the model `FOLDER` that the cache was made from"},

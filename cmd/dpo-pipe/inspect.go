@@ -17,12 +17,12 @@ const inspectExample = `Says what a path is (reference cache, run, checkpoint, m
 its shapes, identity and counts, and shows sample rows.
 
   dpo-pipe inspect ./cache
-  dpo-pipe inspect --rows 3 prefs.parquet`
+  dpo-pipe inspect prefs.parquet --rows 3`
 
 func (a *app) inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name: "inspect", Usage: "describe a cache, run, checkpoint, model or data file", ArgsUsage: "PATH",
-		Description: inspectExample, Action: a.inspect, OnUsageError: usageError,
+		Description: inspectExample, Action: a.inspect,
 		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "rows", Value: 2, Usage: "sample rows to show"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
@@ -32,7 +32,7 @@ func (a *app) inspectCommand() *cli.Command {
 
 func (a *app) inspect(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return &usageErr{fmt.Errorf("inspect takes one path (flags go before it), got %d arguments", c.NArg())}
+		return &usageErr{fmt.Errorf("inspect takes one path, got %d arguments", c.NArg())}
 	}
 	if c.Int("rows") < 0 {
 		return &pipeline.FieldError{Field: "--rows", Value: c.Int("rows"), Want: "0 or more"}

@@ -26,7 +26,7 @@ func (a *app) precomputeCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "model", Usage: "model `FOLDER` (model.onnx at its root or under onnx/, tokenizer.json) or .onnx file"},
 		&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in the folder"},
-		&cli.StringSliceFlag{Name: "data", Usage: "files, globs and folders of preference pairs (Parquet, Arrow, JSONL, JSON; .gz, .zst); may be repeated"},
+		&cli.StringSliceFlag{Name: dataFlag, Usage: "files, globs and folders of preference pairs (Parquet, Arrow, JSONL, JSON; .gz, .zst), several of them"},
 		&cli.StringFlag{Name: "out", Usage: "cache `FOLDER` to write"},
 		&cli.IntFlag{Name: "max-length", Value: def.Encode.MaxLength, Usage: "longest prompt and completion together, tokens"},
 		&cli.StringFlag{Name: "truncation", Value: string(def.Encode.Truncation), Usage: "what of a longer one is kept: keep_start or keep_end"},
@@ -44,7 +44,6 @@ func (a *app) precomputeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "precompute-ref", Usage: "run the reference model over preference pairs, once",
 		Description: precomputeExample, Flags: append(flags, runtimeFlags()...), Action: a.precompute,
-		OnUsageError: usageError,
 	}
 }
 
@@ -71,8 +70,7 @@ func columnsFrom(c *cli.Context) datasets.Columns {
 func precomputeConfigFrom(c *cli.Context) pipeline.PrecomputeConfig {
 	cfg := pipeline.DefaultPrecomputeConfig()
 	cfg.Model, cfg.ModelFile = c.String("model"), c.String("model-file")
-	// Globs that the shell has expanded arrive as arguments behind the first.
-	cfg.Data = append(c.StringSlice("data"), c.Args().Slice()...)
+	cfg.Data = c.StringSlice(dataFlag)
 	cfg.Reading.Columns = columnsFrom(c)
 	cfg.Out = c.String("out")
 	cfg.Encode.MaxLength = c.Int("max-length")

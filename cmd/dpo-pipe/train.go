@@ -24,14 +24,14 @@ func (a *app) trainCommand() *cli.Command {
 	d := pipeline.DefaultTrainConfig()
 	return &cli.Command{
 		Name: "train", Usage: "train a policy head against a reference cache", Description: trainExample,
-		Action: a.train, OnUsageError: usageError,
+		Action: a.train,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
 			&cli.StringFlag{Name: "out", Usage: "run `FOLDER` to write"},
 			&cli.BoolFlag{Name: "resume", Usage: "go on from the run's last checkpoint; starts it where there is none"},
 			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`"},
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
-			&cli.StringSliceFlag{Name: "data", Usage: "check that the cache was made from these data files"},
+			&cli.StringSliceFlag{Name: dataFlag, Usage: "check that the cache was made from these data files"},
 			&cli.StringFlag{Name: "head", Value: d.Head, Usage: "policy head: lora"},
 			&cli.IntFlag{Name: "rank", Value: d.Rank, Usage: "rank of the head"},
 			&cli.Float64Flag{Name: "alpha", Value: d.Alpha, Usage: "the head is scaled by alpha/rank"},
@@ -76,7 +76,7 @@ func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
 	overlay(c, "cache", c.String, &cfg.Cache)
 	overlay(c, "model", c.String, &cfg.Model)
 	overlay(c, "model-file", c.String, &cfg.ModelFile)
-	overlay(c, "data", c.StringSlice, &cfg.Data)
+	overlay(c, dataFlag, c.StringSlice, &cfg.Data)
 	overlay(c, "head", c.String, &cfg.Head)
 	overlay(c, "rank", c.Int, &cfg.Rank)
 	overlay(c, "alpha", c.Float64, &cfg.Alpha)
@@ -110,9 +110,6 @@ func overlay[T any](c *cli.Context, name string, get func(string) T, field *T) {
 }
 
 func (a *app) train(c *cli.Context) error {
-	if c.Args().Present() {
-		return &usageErr{fmt.Errorf("train takes no argument, got %q", c.Args().First())}
-	}
 	cfg, err := trainConfigFrom(c)
 	if err != nil {
 		return err
