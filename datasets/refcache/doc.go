@@ -10,6 +10,7 @@
 //	head.safetensors    lm_head.weight [V,D] and, if the head has one, lm_head.bias [V], float32
 //	part-NNNNN.arrow    rows, Arrow IPC file format, uncompressed, from part-00000 on
 //	parts.jsonl         only while incomplete: one checksummed line per whole part
+//	.lock               only while a writer has the folder, or a killed one left it
 //
 // The columns of a part, none of which holds nulls:
 //

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 )
 
 // The pass of these tests: 20 source rows, of which every fifth is dropped, in parts of
@@ -119,10 +120,12 @@ func TestResumeEqualsUninterrupted(t *testing.T) {
 		{"before the manifest", 0, func(t *testing.T, dir string) {
 			os.Remove(filepath.Join(dir, manifestName))
 			os.Remove(filepath.Join(dir, logName))
+			write(t, dir, lockfile.Name, "")
 		}, 6},
 		{"before the log", 0, func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, logName)) }, 6},
 		{"before any part", 0, nil, 6},
 		{"between parts", 2, nil, 4},
+		{"with the lock", 2, func(t *testing.T, dir string) { write(t, dir, lockfile.Name, "") }, 4},
 		{"inside a part", 2, func(t *testing.T, dir string) { write(t, dir, atomicfile.TempPrefix+"123", want[partName(2)][:50]) }, 4},
 		{"before the log line", 2, func(t *testing.T, dir string) { write(t, dir, partName(2), want[partName(2)]) }, 4},
 		{"inside the log line", 3, func(t *testing.T, dir string) {
@@ -168,7 +171,7 @@ func TestResumeEqualsUninterrupted(t *testing.T) {
 	}
 }
 
-// TestKillInsideFinish leaves the log beside a finished manifest.
+// TestKillInsideFinish leaves the log and the lock beside a finished manifest.
 func TestKillInsideFinish(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cache")
@@ -177,6 +180,7 @@ func TestKillInsideFinish(t *testing.T) {
 	}
 	want := files(t, dir)
 	write(t, dir, logName, "left over\n")
+	write(t, dir, lockfile.Name, "")
 	if err := open(t, dir).Verify(t.Context()); err != nil {
 		t.Errorf("the cache is whole, yet: %v", err)
 	}

@@ -12,24 +12,28 @@ import (
 	"path/filepath"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 )
 
-// A Writer fills a cache part by part. After a kill, Create goes on behind the last
-// whole part. It is not safe for concurrent use.
+// A Writer fills a cache part by part, and keeps other writers out of its folder until
+// Finish or Close. After a kill, Create goes on behind the last whole part. It is not
+// safe for concurrent use.
 type Writer struct {
 	dir      string
 	manifest Manifest
 	position Position
 	encoder  *encoder
 	log      *os.File
+	lock     *lockfile.Lock
 }
 
 // Create starts a cache in folder dir, which may exist if it is empty, or resumes the
 // unfinished one of the same identity that is there: the size and SHA-256 of its parts are
 // checked, and what follows the last good one is removed.
 //
-// The error is a *[StaleError] where dir holds a cache of another identity, and wraps
-// [ErrComplete] where it holds a finished one of this identity.
+// The error is a *[StaleError] where dir holds a cache of another identity, wraps
+// [ErrComplete] where it holds a finished one of this identity, and is a
+// *[lockfile.LockedError] where another writer has the folder.
 func Create(dir string, m Manifest, head Head) (*Writer, error) {
 	m.Format, m.Complete, m.BatchRows = Format, false, m.batchRows()
 	m.Counts, m.Parts = Counts{}, nil
@@ -43,16 +47,36 @@ func Create(dir string, m Manifest, head Head) (*Writer, error) {
 	if m.Head, err = head.info(); err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("refcache: %w", err)
+	}
+	lock, err := lockfile.Acquire(dir)
+	if err != nil {
+		// Nobody changes a finished cache: it may lie where no lock can be made.
+		if have, err := readManifest(dir); err == nil && have.Complete {
+			return nil, have.complete(dir, m)
+		}
+		return nil, err
+	}
+	w, err := openWriter(dir, m, &head)
+	if err != nil {
+		return nil, errors.Join(err, lock.Release())
+	}
+	w.lock = lock
+	return w, nil
+}
+
+// openWriter starts or resumes a cache in the locked folder dir.
+func openWriter(dir string, m Manifest, head *Head) (*Writer, error) {
 	have, err := readManifest(dir)
 	switch {
 	case errors.Is(err, ErrNotCache):
-		err = start(dir, &m, &head)
+		err = start(dir, &m, head)
+	case err == nil && have.Complete:
+		// A kill between the two steps of Finish leaves the log.
+		err = errors.Join(removeLog(dir), have.complete(dir, m))
 	case err == nil:
 		err = have.same(m)
-		if err == nil && have.Complete {
-			// A kill between the two steps of Finish leaves the log.
-			err = errors.Join(removeLog(dir), fmt.Errorf("refcache: %q: %w", dir, ErrComplete))
-		}
 	}
 	if err != nil {
 		return nil, err
@@ -60,11 +84,16 @@ func Create(dir string, m Manifest, head Head) (*Writer, error) {
 	return resume(dir, m)
 }
 
+// complete is why the finished cache in dir, which m describes, is not written as want.
+func (m Manifest) complete(dir string, want Manifest) error {
+	if err := m.same(want); err != nil {
+		return err
+	}
+	return fmt.Errorf("refcache: %q: %w", dir, ErrComplete)
+}
+
 // start makes dir the folder of an unfinished cache without parts.
 func start(dir string, m *Manifest, head *Head) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("refcache: %w", err)
-	}
 	// A kill before the manifest was there leaves a head or temporary files.
 	if err := atomicfile.RemoveTemp(dir); err != nil {
 		return err
@@ -74,7 +103,7 @@ func start(dir string, m *Manifest, head *Head) error {
 		return fmt.Errorf("refcache: %w", err)
 	}
 	for _, name := range names {
-		if name.Name() != headName {
+		if name.Name() != headName && name.Name() != lockfile.Name {
 			return fmt.Errorf("refcache: %q: %w, and not empty: it holds %q", dir, ErrNotCache, name.Name())
 		}
 	}
@@ -230,7 +259,7 @@ func (w *Writer) Finish(position Position) error {
 	if err := m.write(w.dir); err != nil {
 		return err
 	}
-	return errors.Join(w.Close(), removeLog(w.dir))
+	return errors.Join(w.closeLog(), removeLog(w.dir), w.lock.Release())
 }
 
 // removeLog removes what a finished cache does not need.
@@ -243,7 +272,9 @@ func removeLog(dir string) error {
 }
 
 // Close ends writing and leaves the cache resumable. It may follow Finish.
-func (w *Writer) Close() error {
+func (w *Writer) Close() error { return errors.Join(w.closeLog(), w.lock.Release()) }
+
+func (w *Writer) closeLog() error {
 	if w.log == nil {
 		return nil
 	}
