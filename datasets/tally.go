@@ -1,6 +1,8 @@
 package datasets
 
 import (
+	"bytes"
+	"encoding/json"
 	"slices"
 	"strings"
 )
@@ -74,6 +76,21 @@ func (t *Tally) drop(reason Reason) *Drop {
 		t.Drops = slices.Insert(t.Drops, i, Drop{Reason: reason})
 	}
 	return &t.Drops[i]
+}
+
+// MarshalJSON writes an empty list where nothing was counted: null would say that
+// nobody had looked.
+func (t Tally) MarshalJSON() ([]byte, error) {
+	type plain Tally
+	if t.Drops == nil {
+		t.Drops = []Drop{}
+	}
+	// Whether <, > and & are escaped is for the encoder of the whole to say.
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(plain(t))
+	return out.Bytes(), err
 }
 
 // compareReasons orders as Reasons does; reasons of other packages come last, by

@@ -2,9 +2,11 @@ package datasets
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestTally(t *testing.T) {
@@ -38,6 +40,38 @@ func TestTally(t *testing.T) {
 	}
 	if len(Reasons()) != 14 {
 		t.Errorf("%d reasons, want 14: a new one needs its place in Reasons", len(Reasons()))
+	}
+}
+
+// TestTallyJSON writes a tally as a part of a file, with and without the escapes of HTML.
+func TestTallyJSON(t *testing.T) {
+	type file struct {
+		Dropped Tally `json:"dropped"`
+	}
+	var tagged file
+	tagged.Dropped.Add(&RowError{File: "f", Reason: NullValue, Detail: "<s>"})
+	for _, c := range []struct {
+		in   file
+		html bool
+		want string
+	}{
+		{file{}, false, `{"dropped":{"drops":[]}}`},
+		{tagged, false, `{"dropped":{"drops":[{"reason":"null_value","rows":1,"first":[{"file":"f","row":0,"detail":"<s>"}]}]}}`},
+		{tagged, true, `{"dropped":{"drops":[{"reason":"null_value","rows":1,"first":[{"file":"f","row":0,"detail":"\u003cs\u003e"}]}]}}`},
+	} {
+		var out strings.Builder
+		enc := json.NewEncoder(&out)
+		enc.SetEscapeHTML(c.html)
+		if err := enc.Encode(c.in); err != nil || out.String() != c.want+"\n" {
+			t.Errorf("got %s (%v), want %s", out.String(), err, c.want)
+		}
+		var back file
+		if err := json.Unmarshal([]byte(c.want), &back); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.in, back, cmpopts.EquateEmpty()); diff != "" {
+			t.Error(diff)
+		}
 	}
 }
 
