@@ -91,7 +91,7 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine) (EvalResult,
 }
 
 // meansOf scores the pairs of the cache whose prompts pick chooses, in cache order.
-func meansOf(ctx context.Context, s *scorer, cache *refcache.Reader, pick func(prompt []int32) bool, batch int) (loss.Means, error) {
+func meansOf(ctx context.Context, s *scorer, cache *refcache.Reader, pick func(prompt [16]byte) bool, batch int) (loss.Means, error) {
 	var window loss.Metrics
 	rows := make([]refcache.Row, batch)
 	n := 0
@@ -107,10 +107,11 @@ func meansOf(ctx context.Context, s *scorer, cache *refcache.Reader, pick func(p
 		if err := context.Cause(ctx); err != nil {
 			return loss.Means{}, err
 		}
-		if err := cache.Ids(i, &rows[n]); err != nil {
+		key, err := cache.Key(i)
+		if err != nil {
 			return loss.Means{}, err
 		}
-		if !pick(rows[n].Prompt) {
+		if !pick(key) {
 			continue
 		}
 		if err := cache.Row(i, &rows[n]); err != nil {

@@ -13,10 +13,9 @@ type partition struct {
 	train, held int64
 }
 
-// newPartition reads every prompt of the cache once.
+// newPartition reads the key of every prompt of the cache once.
 func newPartition(ctx context.Context, cache *refcache.Reader, frac float64) (partition, error) {
 	p := partition{split: newSplit(frac)}
-	var row refcache.Row
 	for i := range cache.Len() {
 		if err := context.Cause(ctx); err != nil {
 			return p, err
@@ -25,10 +24,11 @@ func newPartition(ctx context.Context, cache *refcache.Reader, frac float64) (pa
 			p.train = cache.Len()
 			break
 		}
-		if err := cache.Ids(i, &row); err != nil {
+		key, err := cache.Key(i)
+		if err != nil {
 			return p, err
 		}
-		if p.split.heldOut(row.Prompt) {
+		if p.split.heldOut(key) {
 			p.held++
 		} else {
 			p.train++
@@ -137,7 +137,6 @@ type epochWalk struct {
 	split split
 	order order
 	at    int64
-	ids   refcache.Row
 }
 
 // next returns the row of the next training pair.
@@ -148,10 +147,11 @@ func (w *epochWalk) next() (int64, error) {
 		if w.split.threshold == 0 {
 			return row, nil
 		}
-		if err := w.cache.Ids(row, &w.ids); err != nil {
+		key, err := w.cache.Key(row)
+		if err != nil {
 			return 0, err
 		}
-		if !w.split.heldOut(w.ids.Prompt) {
+		if !w.split.heldOut(key) {
 			return row, nil
 		}
 	}

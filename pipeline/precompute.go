@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 )
@@ -174,100 +170,6 @@ func (p *precompute) run(ctx context.Context) error {
 	return p.w.Finish(p.position)
 }
 
-// What a window holds at most, beside cfg.PartPairs: tokens bound the time that a
-// kill can lose, bytes of features the memory.
-const (
-	windowTokens = 1 << 16
-	windowBytes  = 64 << 20
-)
-
-// window collects the pairs of the next part. end says that no more follow. What
-// goes into a window depends on the rows alone, so a resumed pass makes the
-// same parts.
-func (p *precompute) window(ctx context.Context, s *source) (window []encode.Pair, end bool, err error) {
-	var tokens, bytes int64
-	for len(window) < p.cfg.PartPairs && tokens < windowTokens && bytes < windowBytes {
-		if p.cfg.Limit > 0 && p.kept+int64(len(window)) == p.cfg.Limit {
-			return window, true, p.checkRows(true)
-		}
-		pair, bad, err := s.next(ctx)
-		if errors.Is(err, io.EOF) {
-			return window, true, p.checkRows(true)
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		p.position.Rows++
-		if bad != nil {
-			if err := p.drop(bad); err != nil {
-				return nil, false, err
-			}
-			continue
-		}
-		p.position.Apart += count(pair.Apart)
-		p.position.Truncated += count(pair.Truncated)
-		completion := int64(len(pair.Chosen) + len(pair.Rejected))
-		tokens += completion + 2*int64(len(pair.Prompt))
-		bytes += 4 * completion * int64(p.ref.vocabulary.D)
-		window = append(window, pair)
-	}
-	return window, false, p.checkRows(false)
-}
-
-func count(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// drop counts an unusable row.
-func (p *precompute) drop(bad *datasets.RowError) error {
-	if p.cfg.Strict {
-		return bad
-	}
-	p.position.Dropped.Add(bad)
-	return nil
-}
-
-// checkRows ends the pass when too many rows are unusable: at the end, or as soon
-// as the rows that are left can't make up for it.
-func (p *precompute) checkRows(end bool) error {
-	read, bad := p.position.Rows, p.position.Dropped.Rows()
-	if !end {
-		if read = p.rows.n.Load(); read == 0 {
-			return nil // not known yet
-		}
-	}
-	if float64(bad) <= p.cfg.MaxBadFrac*float64(read) && (bad == 0 || !p.cfg.Strict) {
-		return nil
-	}
-	e := &BadDataError{Read: p.position.Rows, Bad: bad, Max: p.cfg.MaxBadFrac, First: p.firstBad()}
-	if p.cfg.Strict {
-		e.Max = 0
-	}
-	return e
-}
-
-// firstBad is the first unusable row, of an earlier process perhaps; nil where
-// there is none.
-func (p *precompute) firstBad() *datasets.RowError {
-	drops := p.position.Dropped.Drops
-	if len(drops) == 0 || len(drops[0].First) == 0 {
-		return nil
-	}
-	d, at := drops[0], drops[0].First[0]
-	return &datasets.RowError{File: at.File, Row: at.Row, Column: at.Column, Reason: d.Reason, Detail: at.Detail}
-}
-
-// noRows says why there is nothing to cache.
-func (p *precompute) noRows() error {
-	if p.position.Rows == 0 {
-		return &NoRowsError{p.cfg.Data}
-	}
-	return &BadDataError{Read: p.position.Rows, Bad: p.position.Dropped.Rows(), Max: p.cfg.MaxBadFrac, First: p.firstBad()}
-}
-
 // part scores a window and appends it to the cache.
 func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 	rows, err := p.score(ctx, window)
@@ -293,7 +195,7 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 	rows := make([]refcache.Row, len(window))
 	for i, pair := range window {
 		rows[i] = refcache.Row{
-			ID: pair.ID, Prompt: pair.Prompt, Chosen: pair.Chosen, Rejected: pair.Rejected, Weight: pair.Weight,
+			ID: pair.ID, PromptKey: pair.PromptKey, Prompt: pair.Prompt, Chosen: pair.Chosen, Rejected: pair.Rejected, Weight: pair.Weight,
 		}
 	}
 	left := make([]int, len(window)) // completions of a pair still to come
@@ -360,46 +262,4 @@ func (p *precompute) progress() {
 		r.Total = p.cfg.Limit
 	}
 	p.report.report(r)
-}
-
-// rowCount learns how many rows the data has while the pass runs, for the time
-// that is left; a pass of seconds may end before it is known.
-type rowCount struct {
-	n    atomic.Int64
-	done sync.WaitGroup
-}
-
-// start counts in the background until the returned function is called.
-func (c *rowCount) start(ctx context.Context, cfg PrecomputeConfig) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	c.done.Go(func() {
-		if n, err := countRows(ctx, cfg); err == nil {
-			c.n.Store(n)
-		}
-	})
-	return func() {
-		cancel()
-		c.done.Wait()
-	}
-}
-
-// countRows reads the data without encoding it. Errors are left to the pass
-// itself, which will meet them at the same row.
-func countRows(ctx context.Context, cfg PrecomputeConfig) (n int64, err error) {
-	r, err := datasets.Open(cfg.Data, cfg.Reading)
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	for {
-		_, err := r.Next(ctx)
-		var bad *datasets.RowError
-		switch {
-		case errors.Is(err, io.EOF):
-			return n, nil
-		case err != nil && !errors.As(err, &bad):
-			return 0, err
-		}
-		n++
-	}
 }

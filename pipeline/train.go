@@ -293,63 +293,6 @@ func (t *trainer) afterStep(ctx context.Context) error {
 	return nil
 }
 
-// log writes the means of the window as one line of metrics and reports them.
-func (t *trainer) log() error {
-	m := t.window.Means()
-	if m.Pairs == 0 {
-		return nil
-	}
-	seconds := time.Since(t.windowStart).Seconds()
-	line := append(t.position(), means(m)...)
-	line = append(line,
-		Value{"grad_norm", t.gradNorm}, Value{"learning_rate", t.lr},
-		Value{"pairs_per_second", float64(m.Pairs) / seconds}, Value{"tokens_per_second", float64(m.Tokens) / seconds})
-	t.window.Reset()
-	t.windowStart = time.Now()
-	t.report.report(Progress{
-		Stage: "train", Done: t.state.Step, Total: t.total, Unit: "steps", Tokens: t.tokens,
-		Elapsed: time.Since(t.start), Fresh: t.state.Step - t.resumedAt,
-		Note: fmt.Sprintf("loss %.4f  accuracy %.3f  margin %.3f", m.Loss, m.RewardsAccuracies, m.RewardsMargins),
-	})
-	return t.metrics.append(line)
-}
-
-// position is where a line of metrics stands.
-func (t *trainer) position() Values {
-	perEpoch := stepsPerEpoch(t.part.train, t.cfg.BatchPairs)
-	return Values{{"step", float64(t.state.Step)}, {"epoch", float64(t.state.Step) / float64(perEpoch)}}
-}
-
-func means(m loss.Means) (v Values) {
-	m.Named(func(name string, value float64) { v = append(v, Value{name, value}) })
-	return v
-}
-
-// evaluate scores the held-out pairs and logs the result; nil without any.
-func (t *trainer) evaluate(ctx context.Context) (Values, error) {
-	if t.part.held == 0 {
-		return nil, nil
-	}
-	m, err := meansOf(ctx, t.scorer, t.cache, t.part.split.heldOut, t.cfg.BatchPairs)
-	if err != nil {
-		return nil, err
-	}
-	v := means(m)
-	return v, t.metrics.append(append(t.position(), v.Prefixed("eval_")...))
-}
-
-// evaluateStep evaluates and reports whether the head is the best so far.
-func (t *trainer) evaluateStep(ctx context.Context) (better bool, err error) {
-	if t.after, err = t.evaluate(ctx); err != nil || t.after == nil {
-		return false, err
-	}
-	if l := t.after.Get("loss"); t.state.BestStep == 0 || l < t.state.BestLoss {
-		t.state.BestStep, t.state.BestLoss = t.state.Step, l
-		return true, nil
-	}
-	return false, nil
-}
-
 // finish writes the summary of a run whose last checkpoint is saved.
 func (t *trainer) finish() (TrainResult, error) {
 	seconds := time.Since(t.start).Seconds()

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -12,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/loss"
 	"github.com/dpo-pipe/dpo-pipe/models"
@@ -274,7 +276,7 @@ func TestFeed(t *testing.T) {
 			var ids []string
 			for i := range rows {
 				ids = append(ids, rows[i].ID.String())
-				if part.split.heldOut(rows[i].Prompt) {
+				if part.split.heldOut(rows[i].PromptKey) {
 					t.Fatalf("pair %s is held out", rows[i].ID)
 				}
 			}
@@ -308,11 +310,47 @@ func TestFeed(t *testing.T) {
 	})
 }
 
+// keep_end cuts a prompt by what its completions need; pairs of one prompt stay
+// on one side all the same.
+func TestSplitHoldsForCutPrompts(t *testing.T) {
+	w := newWorld(t)
+	var rows strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&rows, `{"prompt": "one and the same prompt of many letters:", "chosen": "%s", "rejected": "b%d"}`+"\n", strings.Repeat("a", 1+i), i)
+	}
+	w.write("pairs.jsonl", rows.String())
+	cfg := w.precomputeConfig(w.path("pairs.jsonl"))
+	cfg.Encode.MaxLength, cfg.Encode.Truncation = 46, encode.KeepEnd
+	r, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	if r.Counts.Truncated < 30 {
+		t.Fatalf("%d pairs were truncated, too few for this test", r.Counts.Truncated)
+	}
+	cache, err := refcache.Open(cfg.Out)
+	must(t, err)
+	defer cache.Close()
+	for frac := 0.05; frac < 1; frac += 0.05 {
+		part := partition{split: newSplit(frac)}
+		for i := range cache.Len() {
+			key, err := cache.Key(i)
+			must(t, err)
+			if part.split.heldOut(key) {
+				part.held++
+			}
+		}
+		if part.held != 0 && part.held != cache.Len() {
+			t.Errorf("at %.2f, %d of %d pairs of one prompt are held out", frac, part.held, cache.Len())
+		}
+	}
+}
+
 func TestSplitIsByPromptAlone(t *testing.T) {
 	const n, frac = 20000, 0.2
 	s, held := newSplit(frac), 0
 	for i := range n {
-		prompt := []int32{int32(i), 7}
+		var prompt [16]byte
+		sum := sha256.Sum256([]byte(fmt.Sprint(i)))
+		copy(prompt[:], sum[:])
 		out := s.heldOut(prompt)
 		if out {
 			held++
@@ -326,7 +364,7 @@ func TestSplitIsByPromptAlone(t *testing.T) {
 	if got, slack := float64(held)/n, 5*math.Sqrt(frac*(1-frac)/n); math.Abs(got-frac) > slack {
 		t.Errorf("%.4f of the prompts are held out, want %g ± %.4f", got, frac, slack)
 	}
-	if newSplit(0).heldOut([]int32{1}) {
+	if newSplit(0).heldOut([16]byte{}) {
 		t.Error("a share of 0 holds out a prompt")
 	}
 }

@@ -98,9 +98,6 @@ func (x *exporter) verify(ctx context.Context, rt Runtime, file string, report R
 	return v.result, err
 }
 
-// everyPair picks all of a cache.
-func everyPair([]int32) bool { return true }
-
 func (x *exporter) openEngine(rt Runtime) (models.Engine, error) {
 	if x.cfg.Engine == "gonum" {
 		return models.NewGonum(x.base.vocabulary), nil
@@ -133,14 +130,15 @@ func (x *exporter) openCache() (*refcache.Reader, error) {
 }
 
 // run compares up to limit pairs whose prompts pick chooses.
-func (v *verifier) run(ctx context.Context, cache *refcache.Reader, pick func(prompt []int32) bool, limit int, report Reporter) error {
+func (v *verifier) run(ctx context.Context, cache *refcache.Reader, pick func(prompt [16]byte) bool, limit int, report Reporter) error {
 	start := time.Now()
 	var row refcache.Row
 	for i := int64(0); i < cache.Len() && v.result.Pairs < limit; i++ {
-		if err := cache.Ids(i, &row); err != nil {
+		key, err := cache.Key(i)
+		if err != nil {
 			return err
 		}
-		if !pick(row.Prompt) {
+		if !pick(key) {
 			continue
 		}
 		if err := cache.Row(i, &row); err != nil {
