@@ -129,7 +129,7 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 		return nil, err
 	}
 	t := &trainer{cfg: cfg, cache: cache, report: report, start: time.Now(), windowStart: time.Now()}
-	if err := cache.Verify(ctx); err != nil {
+	if err := cache.Verify(ctx, nil); err != nil {
 		return nil, err
 	}
 	if t.part, err = newPartition(ctx, cache, cfg.EvalFrac); err != nil {

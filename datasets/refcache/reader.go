@@ -1,7 +1,6 @@
 package refcache
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -244,18 +243,4 @@ func (r *Reader) bytes(p *part, b *batch, c, k int) ([]byte, error) {
 	width := int64(p.width(c))
 	r.raw = resize(r.raw, int((to-from)*width))
 	return r.raw, p.read(r.raw, b.data[c]+from*width)
-}
-
-// Verify reads every file and checks its size and SHA-256. The error wraps
-// [ErrCorrupt] and names the first file that differs.
-func (r *Reader) Verify(ctx context.Context) error {
-	if err := verifyFile(ctx, r.HeadFile(), r.manifest.Head.Size, r.manifest.Head.SHA256); err != nil {
-		return err
-	}
-	for _, p := range r.manifest.Parts {
-		if err := verifyFile(ctx, filepath.Join(r.dir, p.Name), p.Size, p.SHA256); err != nil {
-			return err
-		}
-	}
-	return nil
 }

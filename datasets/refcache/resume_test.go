@@ -181,7 +181,7 @@ func TestKillInsideFinish(t *testing.T) {
 	want := files(t, dir)
 	write(t, dir, logName, "left over\n")
 	write(t, dir, lockfile.Name, "")
-	if err := open(t, dir).Verify(t.Context()); err != nil {
+	if err := open(t, dir).Verify(t.Context(), nil); err != nil {
 		t.Errorf("the cache is whole, yet: %v", err)
 	}
 	if _, err := runPass(dir, nil); !errors.Is(err, ErrComplete) {

@@ -9,10 +9,43 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
-// verifyFile checks the size and SHA-256 of a file, reading it once.
-func verifyFile(ctx context.Context, path string, size int64, sum string) error {
+// Verify reads every file and checks its size and SHA-256, and that the counts add up. The
+// error wraps [ErrCorrupt] and names the first file that differs. Where progress is not nil,
+// it is told after every chunk how many of the total bytes are checked; they are the files'
+// sizes as the manifest has them.
+func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) error {
+	m := &r.manifest
+	if c := m.Counts; c.Read != c.Kept+c.Dropped.Rows() {
+		return fmt.Errorf("refcache: %q: %d source rows were read, want the %d kept and %d dropped: %w",
+			filepath.Join(r.dir, manifestName), c.Read, c.Kept, c.Dropped.Rows(), ErrCorrupt)
+	}
+	files := append([]Part{{Name: headName, Size: m.Head.Size, SHA256: m.Head.SHA256}}, m.Parts...)
+	var done, total int64
+	for _, f := range files {
+		total += f.Size
+	}
+	read := func(n int) {
+		if done += int64(n); progress != nil {
+			progress(done, total)
+		}
+	}
+	for _, f := range files {
+		if err := verifyFile(ctx, filepath.Join(r.dir, f.Name), f.Size, f.SHA256, read); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyChunk is how much of a file is read and hashed at a time.
+const verifyChunk = 1 << 20
+
+// verifyFile checks the size and SHA-256 of a file, reading it once; read is told the
+// bytes of every chunk.
+func verifyFile(ctx context.Context, path string, size int64, sum string, read func(n int)) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("refcache: %q is missing: %w", path, ErrCorrupt)
@@ -29,7 +62,7 @@ func verifyFile(ctx context.Context, path string, size int64, sum string) error 
 		return fmt.Errorf("refcache: %q has %d bytes, want %d: %w", path, info.Size(), size, ErrCorrupt)
 	}
 	hash := sha256.New()
-	if _, err := io.Copy(hash, &cancellable{ctx, f}); err != nil {
+	if _, err := io.CopyBuffer(hash, &watched{ctx, f, read}, make([]byte, verifyChunk)); err != nil {
 		return fmt.Errorf("refcache: %q: %w", path, err)
 	}
 	if have := hex.EncodeToString(hash.Sum(nil)); have != sum {
@@ -38,15 +71,20 @@ func verifyFile(ctx context.Context, path string, size int64, sum string) error 
 	return nil
 }
 
-// cancellable ends a read when ctx does.
-type cancellable struct {
-	ctx context.Context
-	r   io.Reader
+// watched tells of every read, and ends when ctx does.
+type watched struct {
+	ctx  context.Context
+	r    io.Reader
+	read func(n int)
 }
 
-func (c *cancellable) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
+func (w *watched) Read(p []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
 	}
-	return c.r.Read(p)
+	n, err := w.r.Read(p)
+	if n > 0 {
+		w.read(n)
+	}
+	return n, err
 }
