@@ -13,6 +13,8 @@ import (
 type app struct {
 	stdout, stderr io.Writer
 	rt             openRuntime
+	// doing is the command that runs.
+	doing string
 }
 
 // run is the whole program: it parses args (args[0] is the program's name),
@@ -67,11 +69,18 @@ func (a *app) commands() []*cli.Command {
 	for _, c := range all {
 		c.OnUsageError = usageError
 		c.HideHelpCommand = true // help is a file's name too
-		if c.ArgsUsage == "" {
-			c.Before = noArguments
-		}
+		c.Before = a.before
 	}
 	return all
+}
+
+// before runs ahead of every command.
+func (a *app) before(c *cli.Context) error {
+	a.doing = c.Command.Name
+	if c.Command.ArgsUsage == "" && c.Args().Present() {
+		return &usageErr{fmt.Errorf("%s takes no argument, got %q", a.doing, c.Args().First())}
+	}
+	return nil
 }
 
 // noCommand answers a bare dpo-pipe, or one whose first word is no command.

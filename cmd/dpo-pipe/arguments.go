@@ -104,11 +104,3 @@ func valueFlags(c *cli.Command) map[string]bool {
 	}
 	return flags
 }
-
-// noArguments refuses words that are neither flags nor their values.
-func noArguments(c *cli.Context) error {
-	if c.Args().Present() {
-		return &usageErr{fmt.Errorf("%s takes no argument, got %q", c.Command.Name, c.Args().First())}
-	}
-	return nil
-}

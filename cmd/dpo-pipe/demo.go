@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -63,18 +64,23 @@ func (a *app) demo(c *cli.Context) error {
 
 // demoFolder is the named folder, which must be new, or the first free default.
 func demoFolder(named string) (string, error) {
-	if named != "" {
-		if fileExists(named) {
-			return "", &pipeline.FieldError{Field: "--out", Value: fmt.Sprintf("%q, which exists", named), Want: "a new folder"}
-		}
-		return named, nil
-	}
 	const base = "dpo-pipe-demo"
-	dir := base
-	for n := 2; fileExists(dir); n++ {
-		dir = fmt.Sprintf("%s-%d", base, n)
+	switch {
+	case named == "":
+		dir := base
+		for n := 2; taken(dir); n++ {
+			dir = fmt.Sprintf("%s-%d", base, n)
+		}
+		return dir, nil
+	case taken(named):
+		return "", &pipeline.FieldError{Field: "--out", Value: named, Want: "a new folder; that one exists"}
 	}
-	return dir, nil
+	return named, nil
+}
+
+func taken(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func (d *demoRun) unpack(context.Context) error { return demo.WriteTo(d.dir) }

@@ -27,58 +27,94 @@ const (
 
 // fail prints an error with what to do about it and returns its exit code.
 func (a *app) fail(ctx context.Context, err error) int {
-	code, hints := classify(err)
+	advice := adviceFor(a.doing)
 	if ctx.Err() != nil {
-		fmt.Fprintln(a.stderr, "dpo-pipe: interrupted; what was finished is kept")
-		return exitInterrupted
+		return a.interrupted(err, advice)
 	}
-	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(a.stderr, "dpo-pipe: error: %s\n", strings.TrimRight(line, "\n"))
-	}
-	for _, hint := range hints {
-		fmt.Fprintf(a.stderr, "dpo-pipe: hint: %s\n", hint)
-	}
+	code, hint := classify(err, advice)
+	a.printError(err, hint)
 	return code
 }
 
-// classify maps the kind of an error to its exit code and hints.
-func classify(err error) (code int, hints []string) {
-	var (
-		usage   *usageErr
-		field   *pipeline.FieldError
-		stale   *refcache.StaleError
-		exists  *pipeline.RunExistsError
-		model   *pipeline.ModelError
-		refused *onnx.RefusedError
-		badData *pipeline.BadDataError
-		row     *datasets.RowError
-		data    *pipeline.DataError
-		changed *pipeline.SettingsError
-		env     environmentError
-	)
-	switch {
-	case errors.As(err, &usage):
-		return exitUsage, []string{"--help after a command shows its flags and an example"}
-	case errors.As(err, &field), errors.As(err, &changed):
-		return exitUsage, nil
-	case errors.As(err, &exists):
-		return exitUsage, []string{"go on with it by --resume, or name another folder with --out"}
-	case errors.As(err, &stale):
-		return exitUsage, []string{"run dpo-pipe precompute-ref again with these settings, or name another --out"}
-	case errors.As(err, &model), errors.As(err, &refused):
-		return exitUsage, nil
-	case errors.As(err, &badData):
-		return exitData, []string{"mend the rows, name the right columns (--column-prompt …), or allow more with --max-bad-frac"}
-	case errors.As(err, &row):
-		return exitData, nil
-	case errors.As(err, &env), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
-		return exitEnvironment, environmentHints(err)
-	case errors.Is(err, fs.ErrNotExist):
-		return exitUsage, nil
-	case errors.As(err, &data):
-		return exitData, nil
+// interrupted says what is left to do after a signal. Errors beside the signal's
+// own, a checkpoint that could not be saved, are printed too; then no more is
+// promised than their hint does.
+func (a *app) interrupted(err error, advice advice) int {
+	if err = besides(err, context.Canceled); err == nil {
+		fmt.Fprintf(a.stderr, "dpo-pipe: interrupted; %s\n", advice.interrupted)
+		return exitInterrupted
 	}
-	return exitFailed, nil
+	_, hint := classify(err, advice)
+	fmt.Fprintln(a.stderr, "dpo-pipe: interrupted")
+	a.printError(err, hint)
+	return exitInterrupted
+}
+
+// printError writes every line of an error, then the hint if there is one.
+func (a *app) printError(err error, hint string) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(a.stderr, "dpo-pipe: error: %s\n", strings.TrimRight(line, "\n"))
+	}
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "dpo-pipe: hint: %s\n", hint)
+	}
+}
+
+// besides returns those of the joined errors in err that are not target, joined;
+// nil where there are none.
+func besides(err, target error) error {
+	if err == nil || !errors.Is(err, target) {
+		return err
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return besides(errors.Unwrap(err), target)
+	}
+	var others []error
+	for _, one := range joined.Unwrap() {
+		others = append(others, besides(one, target))
+	}
+	return errors.Join(others...)
+}
+
+// classify maps the kind of an error to its exit code and a hint.
+func classify(err error, advice advice) (code int, hint string) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return exitEnvironment, "the disk is full; " + advice.full
+	case is[environmentError](err), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+		return exitEnvironment, ""
+	case is[*usageErr](err):
+		return exitUsage, "--help after a command shows its flags and an example"
+	case is[*pipeline.RunExistsError](err):
+		return exitUsage, "go on with it by --resume, or name another folder with --out"
+	case is[*pipeline.LockedError](err):
+		return exitFailed, "wait for the other process, or name another folder with --out"
+	case is[*refcache.StaleError](err):
+		return exitUsage, advice.stale
+	case errors.Is(err, refcache.ErrIncomplete):
+		return exitUsage, "finish it first: run the precompute-ref command that began it again"
+	case is[*pipeline.FieldError](err), is[*pipeline.SettingsError](err), is[*pipeline.ModelError](err),
+		is[*onnx.RefusedError](err), errors.Is(err, refcache.ErrNotCache):
+		return exitUsage, ""
+	case is[*pipeline.BadDataError](err):
+		return exitData, "mend the rows, name the right columns (--column-prompt …), or allow more with --max-bad-frac"
+	case is[*datasets.RowError](err), is[*pipeline.NoRowsError](err):
+		return exitData, ""
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return exitUsage, ""
+	case is[*pipeline.DataError](err):
+		return exitData, ""
+	case errors.Is(err, refcache.ErrCorrupt):
+		return exitFailed, "remove the cache and run precompute-ref again"
+	}
+	return exitFailed, ""
+}
+
+// is reports whether err is or wraps an error of type E.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // environmentError is an error about the machine: library, provider, disk.
@@ -88,9 +124,39 @@ type environmentError interface {
 	Environment()
 }
 
-func environmentHints(err error) []string {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return []string{"the disk is full; what was finished is kept, run the same command again when there is room"}
+// advice is what helps in one command where commands differ.
+type advice struct {
+	interrupted string // what a signal leaves
+	full        string // when there is room on the disk again
+	stale       string // a cache made otherwise than wanted
+}
+
+// dryRun is what precompute-ref --dry-run is doing: nothing that stays.
+const dryRun = "dry-run"
+
+func adviceFor(command string) advice {
+	switch command {
+	case "precompute-ref":
+		return advice{
+			interrupted: "the same command goes on behind the last whole part",
+			full:        "make room; the same command goes on behind the last whole part",
+			stale:       "--out holds a cache made otherwise: remove the folder, or name another --out",
+		}
+	case "train":
+		return advice{
+			interrupted: "the same command with --resume goes on from the last checkpoint",
+			full:        "make room; the same command with --resume goes on from the last checkpoint",
+			stale:       "name the --cache that was made from this model and data, or run precompute-ref again with another --out",
+		}
+	case "demo":
+		return advice{
+			interrupted: "its folder keeps what was finished; to run it again, remove the folder or name another with --out",
+			full:        "make room, remove the folder and run it again, or name one elsewhere with --out",
+		}
 	}
-	return nil
+	return advice{
+		interrupted: "nothing was written",
+		full:        "nothing was written; make room and run it again",
+		stale:       "name the model and the cache that the checkpoint was trained with",
+	}
 }

@@ -87,6 +87,9 @@ func (a *app) precompute(c *cli.Context) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if err := checkData(cfg.Data, cfg.Reading); err != nil {
+		return err
+	}
 	rt, err := a.rt(runtimeOptionsFrom(c))
 	if err != nil {
 		return err
@@ -105,6 +108,16 @@ func (a *app) precompute(c *cli.Context) error {
 	return nil
 }
 
+// checkData refuses paths that name no data file before any work is done. What is
+// in the files is the stages' business.
+func checkData(paths []string, opt datasets.Options) error {
+	r, err := datasets.Open(paths, opt)
+	if err != nil {
+		return &usageErr{err}
+	}
+	return r.Close()
+}
+
 // runPrecompute runs the pass with its progress shown.
 func (a *app) runPrecompute(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pipeline.Runtime) (pipeline.PrecomputeResult, error) {
 	p := newProgress(a.stderr, false)
@@ -113,6 +126,7 @@ func (a *app) runPrecompute(ctx context.Context, cfg pipeline.PrecomputeConfig, 
 }
 
 func (a *app) estimate(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pipeline.Runtime, asJSON bool) error {
+	a.doing = dryRun
 	p := newProgress(a.stderr, false)
 	e, err := pipeline.Estimate(ctx, cfg, rt, p.report)
 	p.end()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
@@ -113,6 +114,11 @@ func (a *app) train(c *cli.Context) error {
 	cfg, err := trainConfigFrom(c)
 	if err != nil {
 		return err
+	}
+	if len(cfg.Data) > 0 {
+		if err := checkData(cfg.Data, datasets.DefaultOptions()); err != nil {
+			return err
+		}
 	}
 	result, err := a.runTrain(c.Context, cfg, a.engines(runtimeOptionsFrom(c)))
 	if err != nil {

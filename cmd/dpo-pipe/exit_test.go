@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/onnx"
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+)
+
+// wrapped is err as stages hand it on.
+func wrapped(err error) error { return fmt.Errorf("pipeline: step 3: %w", err) }
+
+func pathError(err error) error { return &fs.PathError{Op: "write", Path: "x", Err: err} }
+
+type noMachine struct{ error }
+
+func (noMachine) Environment() {}
+
+func TestExitCodes(t *testing.T) {
+	row := &datasets.RowError{File: "a.jsonl", Row: 1, Reason: datasets.NullValue, Detail: "is null"}
+	for _, tc := range []struct {
+		name  string
+		doing string
+		err   error
+		code  int
+		hint  string // a part of it; "" means none
+	}{
+		{"mistake on the command line", "train", &usageErr{errors.New("no such flag")}, exitUsage, "--help"},
+		{"setting", "train", errors.Join(&pipeline.FieldError{Field: "--rank"}, &pipeline.FieldError{Field: "--lr"}), exitUsage, ""},
+		{"changed setting", "train", &pipeline.SettingsError{}, exitUsage, ""},
+		{"run exists", "train", &pipeline.RunExistsError{}, exitUsage, "--resume"},
+		{"folder in use", "train", &pipeline.LockedError{Path: "run"}, exitFailed, "wait"},
+		{"model", "train", &pipeline.ModelError{}, exitUsage, ""},
+		{"refused graph", "precompute-ref", &onnx.RefusedError{}, exitUsage, ""},
+		{"stale, reference pass", "precompute-ref", &refcache.StaleError{}, exitUsage, "remove the folder, or name another --out"},
+		{"stale, training", "train", &refcache.StaleError{}, exitUsage, "run precompute-ref again"},
+		{"stale, evaluation", "eval", &refcache.StaleError{}, exitUsage, "the checkpoint was trained with"},
+		{"stale, export", "export", &refcache.StaleError{}, exitUsage, "the checkpoint was trained with"},
+		{"no cache", "train", fmt.Errorf("refcache: %w: no manifest.json", refcache.ErrNotCache), exitUsage, ""},
+		{"unfinished cache", "train", fmt.Errorf("refcache: %w", refcache.ErrIncomplete), exitUsage, "precompute-ref"},
+		{"damaged cache", "train", fmt.Errorf("refcache: %w", refcache.ErrCorrupt), exitFailed, "remove the cache"},
+		{"no such file", "eval", pathError(fs.ErrNotExist), exitUsage, ""},
+		{"a file for a folder", "train", pathError(syscall.ENOTDIR), exitUsage, ""},
+		{"no library", "doctor", noMachine{errors.New("no library")}, exitEnvironment, ""},
+		{"may not write", "train", pathError(syscall.EACCES), exitEnvironment, ""},
+		{"may not read the data", "train", &pipeline.DataError{Err: pathError(syscall.EPERM)}, exitEnvironment, ""},
+		{"may not list the data", "train", &usageErr{pathError(syscall.EACCES)}, exitEnvironment, ""},
+		{"read-only disk", "train", pathError(syscall.EROFS), exitEnvironment, ""},
+		{"full disk, reference pass", "precompute-ref", pathError(syscall.ENOSPC), exitEnvironment, "full; make room; the same command goes on"},
+		{"full disk, training", "train", pathError(syscall.ENOSPC), exitEnvironment, "with --resume"},
+		{"full disk, demonstration", "demo", pathError(syscall.ENOSPC), exitEnvironment, "--out"},
+		{"full disk, export", "export", pathError(syscall.EDQUOT), exitEnvironment, "nothing was written"},
+		{"unusable rows", "precompute-ref", &pipeline.BadDataError{First: row}, exitData, "--max-bad-frac"},
+		{"unusable row", "precompute-ref", row, exitData, ""},
+		{"no rows", "precompute-ref", &pipeline.NoRowsError{}, exitData, ""},
+		{"unreadable data", "precompute-ref", &pipeline.DataError{Err: errors.New("no Parquet")}, exitData, ""},
+		{"wrong export", "export", &pipeline.VerifyError{}, exitFailed, ""},
+		{"anything else", "train", errors.New("odd"), exitFailed, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, hint := classify(wrapped(tc.err), adviceFor(tc.doing))
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			if !strings.Contains(hint, tc.hint) || (hint == "") != (tc.hint == "") {
+				t.Errorf("hint %q, want %q", hint, tc.hint)
+			}
+		})
+	}
+}
+
+// TestInterrupted wants to be told what a signal left, and every error beside it.
+func TestInterrupted(t *testing.T) {
+	full := fmt.Errorf("save: %w", pathError(syscall.ENOSPC))
+	for _, tc := range []struct {
+		name, doing string
+		err         error
+		want        string
+	}{
+		{"reference pass", "precompute-ref", wrapped(context.Canceled), "interrupted; the same command goes on behind the last whole part"},
+		{"training", "train", errors.Join(context.Canceled, nil), "interrupted; the same command with --resume goes on from the last checkpoint"},
+		{"dry run", dryRun, context.Canceled, "interrupted; nothing was written"},
+		{"export", "export", context.Canceled, "interrupted; nothing was written"},
+		{
+			"checkpoint not saved", "train", errors.Join(context.Canceled, full),
+			"interrupted\ndpo-pipe: error: save: write x: no space left on device\n" +
+				"dpo-pipe: hint: the disk is full; make room; the same command with --resume goes on from the last checkpoint",
+		},
+		{
+			"joined further in", "eval", wrapped(errors.Join(context.Canceled, errors.New("close: odd"))),
+			"interrupted\ndpo-pipe: error: close: odd",
+		},
+		{"something else", "eval", errors.New("odd"), "interrupted\ndpo-pipe: error: odd"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			var stderr bytes.Buffer
+			a := &app{stderr: &stderr, doing: tc.doing}
+			if code := a.fail(ctx, tc.err); code != exitInterrupted {
+				t.Errorf("exit code %d, want %d", code, exitInterrupted)
+			}
+			if want := "dpo-pipe: " + tc.want + "\n"; stderr.String() != want {
+				t.Errorf("got\n%swant\n%s", stderr.String(), want)
+			}
+		})
+	}
+}
