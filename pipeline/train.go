@@ -129,7 +129,10 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 		return nil, err
 	}
 	t := &trainer{cfg: cfg, cache: cache, report: report, start: time.Now(), windowStart: time.Now()}
-	if err := cache.Verify(ctx, nil); err != nil {
+	err = cache.Verify(ctx, func(done, total int64) {
+		report.report(Progress{Stage: "check cache", Done: done, Total: total, Unit: "bytes", Fresh: done, Elapsed: time.Since(t.start)})
+	})
+	if err != nil {
 		return nil, err
 	}
 	if t.part, err = newPartition(ctx, cache, cfg.EvalFrac); err != nil {
