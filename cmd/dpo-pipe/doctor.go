@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"time"
@@ -13,7 +15,7 @@ import (
 )
 
 const doctorExample = `Says whether this machine can run dpo-pipe: the ONNX Runtime library and where it
-was found, providers, cores, and a short self-test.
+was found, or where it was looked for; providers, cores, and a short self-test.
 
   dpo-pipe doctor`
 
@@ -24,7 +26,8 @@ func (a *app) doctorCommand() *cli.Command {
 	}
 }
 
-// diagnosis is what doctor finds out.
+// diagnosis is what doctor finds out. Library and what follows is empty where none
+// can be used.
 type diagnosis struct {
 	Version    string   `json:"version"`
 	Go         string   `json:"go"`
@@ -36,6 +39,23 @@ type diagnosis struct {
 	Providers  []string `json:"providers"`
 	Provider   string   `json:"provider"`
 	SelfTest   float64  `json:"self_test_seconds"`
+	// Tried lists where a library was looked for in vain.
+	Tried []attempt `json:"tried,omitempty"`
+	// Error says why this machine can't run ONNX graphs.
+	Error string `json:"error,omitempty"`
+}
+
+// attempt is one place where a library was looked for, and what was there.
+type attempt struct {
+	Source string `json:"source"`
+	Path   string `json:"path"`
+	Error  string `json:"error"`
+}
+
+// searchError is an error that lists the places that were tried.
+type searchError interface {
+	error
+	attempts() []attempt
 }
 
 // doctorRuntime is what doctor asks of a runtime.
@@ -47,30 +67,54 @@ type doctorRuntime interface {
 }
 
 func (a *app) doctor(c *cli.Context) error {
+	d := diagnosis{
+		Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Cores: runtime.GOMAXPROCS(0), Provider: c.String("provider"), Providers: []string{},
+	}
+	err := a.examine(c, &d)
+	if err != nil {
+		d.Error = err.Error()
+	}
+	if search, ok := errors.AsType[searchError](err); ok {
+		d.Tried = search.attempts()
+	}
+	if c.Bool("json") {
+		return errors.Join(err, a.printJSON(d))
+	}
+	printDiagnosis(a.stdout, d)
+	return err
+}
+
+// examine finds out about the runtime.
+func (a *app) examine(c *cli.Context, d *diagnosis) error {
 	rt, err := a.rt(runtimeOptionsFrom(c))
 	if err != nil {
 		return err
 	}
-	d := diagnosis{
-		Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Cores: runtime.GOMAXPROCS(0), Provider: c.String("provider"),
-	}
 	probe, ok := rt.(doctorRuntime)
 	if !ok {
-		return fmt.Errorf("the runtime can't be examined")
+		return errors.New("the runtime can't be examined")
 	}
 	d.Library, d.FoundBy, d.ORTVersion, d.Providers = probe.describe()
 	took, err := probe.selfTest(c.Context)
-	if err != nil {
-		return err
-	}
 	d.SelfTest = took.Seconds()
-	if c.Bool("json") {
-		return a.printJSON(d)
+	return err
+}
+
+func printDiagnosis(w io.Writer, d diagnosis) {
+	fmt.Fprintf(w, "dpo-pipe      %s (%s, %s, %d cores)\n", d.Version, d.Go, d.Platform, d.Cores)
+	if d.Library == "" {
+		fmt.Fprintln(w, "ONNX Runtime  none")
+		for _, t := range d.Tried {
+			fmt.Fprintf(w, "  tried       %s: %s: %s\n", t.Source, t.Path, t.Error)
+		}
+		return
 	}
-	fmt.Fprintf(a.stdout, "dpo-pipe      %s (%s, %s, %d cores)\n", d.Version, d.Go, d.Platform, d.Cores)
-	fmt.Fprintf(a.stdout, "ONNX Runtime  %s\n  library     %s (found by: %s)\n  providers   %s\n", d.ORTVersion, d.Library, d.FoundBy,
+	fmt.Fprintf(w, "ONNX Runtime  %s\n  library     %s (found by: %s)\n  providers   %s\n", d.ORTVersion, d.Library, d.FoundBy,
 		strings.Join(d.Providers, ", "))
-	fmt.Fprintf(a.stdout, "self-test     right on %s (%.2g s a product)\n", d.Provider, d.SelfTest)
-	return nil
+	if d.Error != "" {
+		fmt.Fprintf(w, "self-test     failed on %s\n", d.Provider)
+		return
+	}
+	fmt.Fprintf(w, "self-test     right on %s (%.2g s a product)\n", d.Provider, d.SelfTest)
 }

@@ -29,6 +29,16 @@ func (e ortError) Unwrap() error { return e.error }
 // Environment marks the kind.
 func (ortError) Environment() {}
 
+// attempts are the places where the library was looked for.
+func (e ortError) attempts() (tried []attempt) {
+	if missing, ok := errors.AsType[*ort.LibraryError](e.error); ok {
+		for _, t := range missing.Tried {
+			tried = append(tried, attempt{t.Source, t.Path, t.Err.Error()})
+		}
+	}
+	return tried
+}
+
 func newRuntime(o runtimeOptions) (pipeline.Runtime, error) {
 	opt := ort.DefaultOptions()
 	opt.Provider = o.provider
