@@ -1,4 +1,4 @@
-# Every target is also a step of .ci/run. `make help` lists them.
+# `make help` lists the targets.
 .PHONY: help demo setup build test race nocgo lint bench clean node
 
 BIN := build/dpo-pipe

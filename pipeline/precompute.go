@@ -181,6 +181,9 @@ func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 		if err := p.create(); err != nil {
 			return err
 		}
+		if n := p.w.Parts(); n > 0 {
+			return fmt.Errorf("pipeline: cache %q got %d parts from another process meanwhile: run the command again to go on behind them", p.cfg.Out, n)
+		}
 		p.position, p.kept = position, kept
 	}
 	if err := p.w.WritePart(rows, p.position); err != nil {

@@ -219,3 +219,33 @@ func TestPrecomputeStopsWhenCancelled(t *testing.T) {
 		t.Errorf("temporary files are left: %v, %v", entries, err)
 	}
 }
+
+// Another process may start the cache while this one scores its first window.
+func TestPrecomputeMeetsAnotherProcess(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 23))
+	w.rt.stop = func(call int) error {
+		if call != 2 {
+			return nil
+		}
+		w.rt.stop = func(call int) error {
+			if call == 10 {
+				return errKilled
+			}
+			return nil
+		}
+		if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.Is(err, errKilled) {
+			t.Errorf("the other process: %v", err)
+		}
+		w.rt.stop = nil
+		return nil
+	}
+	if _, err := Precompute(context.Background(), cfg, w.rt, nil); err == nil || !strings.Contains(err.Error(), "from another process") {
+		t.Fatalf("error is %v", err)
+	}
+	result, err := Precompute(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	if result.Counts.Kept != 23 || result.Resumed == 0 {
+		t.Errorf("kept %d pairs, %d parts from before", result.Counts.Kept, result.Resumed)
+	}
+}
