@@ -20,6 +20,7 @@ func (a *app) compareCommand() *cli.Command {
 		Action: a.compare,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "model", Usage: "reference model `FOLDER`"},
+			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
 			&cli.StringFlag{Name: "policy", Usage: "policy model `FOLDER`, as export writes it"},
 			&cli.StringSliceFlag{Name: "prompt", Usage: "`TEXT` to complete; may be repeated"},
 			&cli.IntFlag{Name: "max-tokens", Value: 60, Usage: "most tokens of a completion"},
@@ -34,6 +35,13 @@ func (a *app) compare(c *cli.Context) error {
 	}
 	if err := cfg.Validate(); err != nil {
 		return err
+	}
+	if file := c.String("model-file"); file != "" {
+		model, err := pipeline.FindModel(cfg.Model, file)
+		if err != nil {
+			return err
+		}
+		cfg.Model = model.ONNX
 	}
 	rt, err := a.rt(runtimeOptionsFrom(c))
 	if err != nil {
