@@ -70,6 +70,11 @@ func (a *app) commands() []*cli.Command {
 		c.OnUsageError = usageError
 		c.HideHelpCommand = true // help is a file's name too
 		c.Before = a.before
+		for _, f := range c.Flags {
+			if f, ok := f.(*cli.BoolFlag); ok {
+				f.DisableDefaultText = true // a switch is off
+			}
+		}
 	}
 	return all
 }

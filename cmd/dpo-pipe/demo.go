@@ -26,7 +26,7 @@ func (a *app) demoCommand() *cli.Command {
 		Name: "demo", Usage: "see the whole job done on a built-in model", Description: demoExample,
 		Action: a.demo,
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "out", Usage: "`FOLDER` to write, new (default: dpo-pipe-demo, or the first free dpo-pipe-demo-N)"},
+			&cli.StringFlag{Name: "out", Usage: "new `FOLDER` to write", DefaultText: "dpo-pipe-demo, or the first free dpo-pipe-demo-N"},
 		}, runtimeFlags()...),
 	}
 }

@@ -26,7 +26,7 @@ func (a *app) exportCommand() *cli.Command {
 			&cli.StringFlag{Name: "model", Usage: "the model `FOLDER` that the cache was made from"},
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
 			&cli.StringFlag{Name: "out", Usage: "policy `FOLDER` to write"},
-			&cli.StringFlag{Name: "cache", Usage: "reference cache with the pairs to verify on (default: the run's)"},
+			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER` with the pairs to verify on", DefaultText: "the run's"},
 			&cli.IntFlag{Name: "verify-pairs", Value: d.VerifyPairs, Usage: "held-out pairs to verify on"},
 			&cli.StringFlag{Name: "engine", Value: d.Engine, Usage: "who multiplies the head's matrices: ort or gonum"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
@@ -57,7 +57,7 @@ func (a *app) export(c *cli.Context) error {
 }
 
 func (a *app) runExport(ctx context.Context, cfg pipeline.ExportConfig, rt pipeline.Runtime) (pipeline.ExportResult, error) {
-	p := newProgress(a.stderr, false)
+	p := newProgress(a.stderr)
 	defer p.end()
 	return pipeline.Export(ctx, cfg, rt, p.report)
 }

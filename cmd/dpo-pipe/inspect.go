@@ -13,8 +13,8 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
 
-const inspectExample = `Says what a path is (reference cache, run, checkpoint, model folder or data file),
-its shapes, identity and counts, and shows sample rows.
+const inspectExample = `Says what a path is (reference cache, run, checkpoint, model folder, data file or
+folder of data), its shapes, identity and counts, and shows sample rows.
 
   dpo-pipe inspect ./cache
   dpo-pipe inspect prefs.parquet --rows 3`
@@ -62,6 +62,9 @@ func printInspection(w io.Writer, in pipeline.Inspection) {
 	case in.Model != nil:
 		printModel(w, in.Model)
 	case in.Data != nil:
+		if len(in.Files) > 1 {
+			line(w, "files", "%d, the first: %s", len(in.Files), in.Files[0])
+		}
 		printData(w, in.Data)
 	}
 }
@@ -133,7 +136,7 @@ func printData(w io.Writer, d *datasets.Description) {
 	}
 	line(w, "layout", "%s (of %d rows looked at)", strings.Join(d.Layouts, "; "), d.Looked)
 	for _, drop := range d.Dropped.Drops {
-		line(w, "unusable", "%d %s, first: row %d: %s", drop.Rows, drop.Reason, drop.First[0].Row, drop.First[0].Detail)
+		line(w, "unusable", "%s %s, first: %s", thousands(drop.Rows), drop.Reason, positionText(drop.First[0]))
 	}
 	for _, p := range d.Sample {
 		fmt.Fprintf(w, "  row %d  id %s\n", p.FileRow, p.ID)

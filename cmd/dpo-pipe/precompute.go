@@ -26,7 +26,7 @@ func (a *app) precomputeCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "model", Usage: "model `FOLDER` (model.onnx at its root or under onnx/, tokenizer.json) or .onnx file"},
 		&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in the folder"},
-		&cli.StringSliceFlag{Name: dataFlag, Usage: "files, globs and folders of preference pairs (Parquet, Arrow, JSONL, JSON; .gz, .zst), several of them"},
+		&cli.StringSliceFlag{Name: dataFlag, Usage: "`FILES`, globs and folders of preference pairs (Parquet, Arrow, JSONL, JSON; .gz, .zst), several of them"},
 		&cli.StringFlag{Name: "out", Usage: "cache `FOLDER` to write"},
 		&cli.IntFlag{Name: "max-length", Value: def.Encode.MaxLength, Usage: "longest prompt and completion together, tokens"},
 		&cli.StringFlag{Name: "truncation", Value: string(def.Encode.Truncation), Usage: "what of a longer one is kept: keep_start or keep_end"},
@@ -34,7 +34,7 @@ func (a *app) precomputeCommand() *cli.Command {
 		&cli.IntFlag{Name: "batch-tokens", Value: def.BatchTokens, Usage: "tokens of one run of the model, padding included"},
 		&cli.IntFlag{Name: "part-pairs", Value: def.PartPairs, Usage: "most pairs in one part of the cache, the work a kill can lose"},
 		&cli.StringFlag{Name: "chat-template", Value: def.Encode.ChatTemplate, Usage: "auto (the model's), none, or a Jinja `FILE`"},
-		&cli.Int64Flag{Name: "limit", Usage: "stop after `N` usable pairs"},
+		&cli.Int64Flag{Name: "limit", Usage: "stop after `N` usable pairs", DefaultText: "all"},
 		&cli.BoolFlag{Name: "strict", Usage: "make the first unusable row an error"},
 		&cli.Float64Flag{Name: "max-bad-frac", Value: def.MaxBadFrac, Usage: "largest share of unusable rows that is accepted"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "count, measure a few batches and estimate; write nothing"},
@@ -49,13 +49,14 @@ func (a *app) precomputeCommand() *cli.Command {
 
 // columnFlags rename the columns of the data.
 func columnFlags(c datasets.Columns) []cli.Flag {
-	column := func(name, value string) cli.Flag {
-		return &cli.StringFlag{Name: "column-" + name, Value: value, Usage: "`NAME` of the column", Category: "columns"}
+	column := func(name, value, holds string) cli.Flag {
+		return &cli.StringFlag{Name: "column-" + name, Value: value, Usage: "`NAME` of the column with " + holds}
 	}
 	return []cli.Flag{
-		column("prompt", c.Prompt), column("chosen", c.Chosen), column("rejected", c.Rejected), column("id", c.ID),
-		column("weight", c.Weight), column("score-chosen", c.ScoreChosen), column("score-rejected", c.ScoreRejected),
-		column("source", c.Source),
+		column("prompt", c.Prompt, "prompts"), column("chosen", c.Chosen, "preferred completions"),
+		column("rejected", c.Rejected, "the other completions"), column("id", c.ID, "ids of pairs"),
+		column("weight", c.Weight, "weights of pairs"), column("score-chosen", c.ScoreChosen, "scores of preferred completions"),
+		column("score-rejected", c.ScoreRejected, "scores of the others"), column("source", c.Source, "where pairs are from"),
 	}
 }
 
@@ -120,14 +121,14 @@ func checkData(paths []string, opt datasets.Options) error {
 
 // runPrecompute runs the pass with its progress shown.
 func (a *app) runPrecompute(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pipeline.Runtime) (pipeline.PrecomputeResult, error) {
-	p := newProgress(a.stderr, false)
+	p := newProgress(a.stderr)
 	defer p.end()
 	return pipeline.Precompute(ctx, cfg, rt, p.report)
 }
 
 func (a *app) estimate(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pipeline.Runtime, asJSON bool) error {
 	a.doing = dryRun
-	p := newProgress(a.stderr, false)
+	p := newProgress(a.stderr)
 	e, err := pipeline.Estimate(ctx, cfg, rt, p.report)
 	p.end()
 	if err != nil {
@@ -171,7 +172,16 @@ func printDropped(w io.Writer, counts refcache.Counts) {
 	for _, d := range counts.Dropped.Drops {
 		fmt.Fprintf(w, "  dropped %s: %s\n", thousands(d.Rows), d.Reason)
 		for _, at := range d.First {
-			fmt.Fprintf(w, "    %s row %d: %s\n", at.File, at.Row, at.Detail)
+			fmt.Fprintf(w, "    %s\n", positionText(at))
 		}
 	}
+}
+
+// positionText says where an unusable row is and what is wrong with it.
+func positionText(at datasets.Position) string {
+	where := fmt.Sprintf("%s row %d: ", at.File, at.Row)
+	if at.Column != "" {
+		where += fmt.Sprintf("column %q ", at.Column)
+	}
+	return where + at.Detail
 }

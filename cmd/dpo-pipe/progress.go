@@ -19,16 +19,15 @@ const logEvery = 5 * time.Second
 // progress shows how far a stage is: one line that is drawn again on a
 // terminal, a new line every few seconds elsewhere.
 type progress struct {
-	w      io.Writer
-	tty    bool
-	last   time.Time
-	width  int
-	silent bool
+	w     io.Writer
+	tty   bool
+	last  time.Time
+	width int
 }
 
-func newProgress(w io.Writer, silent bool) *progress {
+func newProgress(w io.Writer) *progress {
 	f, ok := w.(*os.File)
-	return &progress{w: w, tty: ok && term.IsTerminal(int(f.Fd())), silent: silent, last: time.Now()}
+	return &progress{w: w, tty: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
 }
 
 // report is a pipeline.Reporter.
@@ -37,7 +36,7 @@ func (p *progress) report(r pipeline.Progress) {
 	if p.tty {
 		every = 100 * time.Millisecond
 	}
-	if p.silent || time.Since(p.last) < every {
+	if time.Since(p.last) < every {
 		return
 	}
 	p.last = time.Now()

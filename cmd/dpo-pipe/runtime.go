@@ -19,9 +19,12 @@ type openRuntime func(opt runtimeOptions) (pipeline.Runtime, error)
 // runtimeFlags are shared by every command that runs ONNX graphs.
 func runtimeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "ort-lib", Usage: "the ONNX Runtime library `FILE` (default: DPO_PIPE_ORT_LIB, beside the executable, the user's cache, the system)"},
+		&cli.StringFlag{
+			Name: "ort-lib", Usage: "the ONNX Runtime library `FILE`",
+			DefaultText: "DPO_PIPE_ORT_LIB, beside the executable, the user's cache, the system",
+		},
 		&cli.StringFlag{Name: "provider", Value: "cpu", Usage: "ONNX Runtime execution provider: cpu, cuda, …"},
-		&cli.IntFlag{Name: "threads", Usage: "threads inside one operation (default: every core)"},
+		&cli.IntFlag{Name: "threads", Usage: "threads inside one operation", DefaultText: "every core"},
 	}
 }
 

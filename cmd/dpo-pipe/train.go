@@ -32,7 +32,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.BoolFlag{Name: "resume", Usage: "go on from the run's last checkpoint; starts it where there is none"},
 			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`"},
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
-			&cli.StringSliceFlag{Name: dataFlag, Usage: "check that the cache was made from these data files"},
+			&cli.StringSliceFlag{Name: dataFlag, Usage: "check that the cache was made from these data `FILES`"},
 			&cli.StringFlag{Name: "head", Value: d.Head, Usage: "policy head: lora"},
 			&cli.IntFlag{Name: "rank", Value: d.Rank, Usage: "rank of the head"},
 			&cli.Float64Flag{Name: "alpha", Value: d.Alpha, Usage: "the head is scaled by alpha/rank"},
@@ -45,11 +45,11 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.Float64Flag{Name: "weight-decay", Value: d.WeightDecay, Usage: "decoupled weight decay"},
 			&cli.Float64Flag{Name: "max-grad-norm", Value: d.MaxGradNorm, Usage: "clip the gradient's norm; 0 never"},
 			&cli.IntFlag{Name: "epochs", Value: d.Epochs, Usage: "passes over the training pairs"},
-			&cli.Int64Flag{Name: "max-steps", Usage: "end after `N` steps"},
+			&cli.Int64Flag{Name: "max-steps", Usage: "end after `N` steps", DefaultText: "all epochs"},
 			&cli.IntFlag{Name: "batch-pairs", Value: d.BatchPairs, Usage: "pairs of one optimizer step"},
-			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens of one product with the vocabulary (default: by vocabulary)"},
+			&cli.IntFlag{Name: "micro-tokens", Usage: "tokens of one product with the vocabulary", DefaultText: "by its size"},
 			&cli.Float64Flag{Name: "eval-frac", Value: d.EvalFrac, Usage: "share of the prompts held out"},
-			&cli.Int64Flag{Name: "eval-every", Value: d.EvalEvery, Usage: "evaluate every `N` steps; 0: before the first and after the last"},
+			&cli.Int64Flag{Name: "eval-every", Value: d.EvalEvery, Usage: "evaluate every `N` steps", DefaultText: "before the first and after the last"},
 			&cli.Int64Flag{Name: "save-every", Value: d.SaveEvery, Usage: "write a checkpoint every `N` steps"},
 			&cli.Int64Flag{Name: "log-every", Value: d.LogEvery, Usage: "write metrics every `N` steps"},
 			&cli.IntFlag{Name: "keep", Value: d.Keep, Usage: "how many of the newest checkpoints stay; best always does"},
@@ -132,7 +132,7 @@ func (a *app) train(c *cli.Context) error {
 }
 
 func (a *app) runTrain(ctx context.Context, cfg pipeline.TrainConfig, engines pipeline.OpenEngine) (pipeline.TrainResult, error) {
-	p := newProgress(a.stderr, false)
+	p := newProgress(a.stderr)
 	defer p.end()
 	return pipeline.Train(ctx, cfg, engines, p.report)
 }
@@ -153,12 +153,20 @@ func (a *app) engines(opt runtimeOptions) pipeline.OpenEngine {
 }
 
 func printTrain(w io.Writer, r pipeline.TrainResult) {
-	fmt.Fprintf(w, "trained %s steps on %s pairs in %.1f s (%s tokens/s)\n", thousands(r.Steps), thousands(r.TrainPairs),
-		r.Seconds, thousands(int64(r.TokensPerSecond)))
+	if r.ResumedAt == r.Steps {
+		fmt.Fprintf(w, "nothing left to do: the run had its %s steps\n", thousands(r.Steps))
+	} else {
+		fmt.Fprintf(w, "trained %s steps on %s pairs in %.1f s (%s tokens/s)\n", thousands(r.Steps-r.ResumedAt), thousands(r.TrainPairs),
+			r.Seconds, thousands(int64(r.TokensPerSecond)))
+	}
 	if r.HeldOutPairs > 0 {
 		fmt.Fprintf(w, "%-22s %10s %10s\n", fmt.Sprintf("held out %s pairs", thousands(r.HeldOutPairs)), "before", "after")
 		for _, name := range []string{"loss", "rewards/accuracies", "rewards/margins", "logps/accuracies", "kl"} {
-			fmt.Fprintf(w, "  %-20s %10s %10s\n", name, fixed(r.Before.Get(name), 4), fixed(r.After.Get(name), 4))
+			before := fixed(r.Before.Get(name), 4)
+			if name == "rewards/accuracies" {
+				before = "-" // of rewards that are all 0 but for rounding
+			}
+			fmt.Fprintf(w, "  %-20s %10s %10s\n", name, before, fixed(r.After.Get(name), 4))
 		}
 	}
 	fmt.Fprintf(w, "checkpoint %s\n", r.Checkpoint)
