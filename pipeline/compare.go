@@ -3,18 +3,34 @@ package pipeline
 import (
 	"context"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 )
 
-// CompareConfig says which prompts two model folders complete.
+// CompareConfig says which prompts two model folders complete, and how.
 type CompareConfig struct {
-	Model   string   `json:"model" yaml:"model"`
-	Policy  string   `json:"policy" yaml:"policy"`
-	Prompts []string `json:"prompts" yaml:"prompts"`
+	Model     string `json:"model" yaml:"model"`
+	ModelFile string `json:"model_file,omitempty" yaml:"model_file,omitempty"`
+	Policy    string `json:"policy" yaml:"policy"`
+	// Prompts are texts; File names a data file or, ending in .txt, one prompt a
+	// line; Run takes prompts that a training run held out.
+	Prompts []string         `json:"prompts,omitempty" yaml:"prompts,omitempty"`
+	File    string           `json:"file,omitempty" yaml:"file,omitempty"`
+	Run     string           `json:"run,omitempty" yaml:"run,omitempty"`
+	Reading datasets.Options `json:"reading" yaml:"reading"`
+	// Limit bounds the prompts of File and Run.
+	Limit int `json:"limit" yaml:"limit"`
 	// MaxTokens bounds a completion.
-	MaxTokens int `json:"max_tokens" yaml:"max_tokens"`
+	MaxTokens int      `json:"max_tokens" yaml:"max_tokens"`
+	Sampling  Sampling `json:"sampling" yaml:"sampling"`
+}
+
+// DefaultCompareConfig holds the defaults of compare: greedy, 60 tokens, 5 prompts.
+func DefaultCompareConfig() CompareConfig {
+	return CompareConfig{Reading: datasets.DefaultOptions(), Limit: 5, MaxTokens: 60, Sampling: DefaultSampling()}
 }
 
 // Validate reports every setting that can't be used, joined.
@@ -22,41 +38,60 @@ func (c CompareConfig) Validate() error {
 	var k check
 	k.that(c.Model != "", "--model", "", "the reference model folder")
 	k.that(c.Policy != "", "--policy", "", "the policy model folder")
-	k.that(len(c.Prompts) > 0 && !slices.Contains(c.Prompts, ""), "--prompt", "", "a text to complete")
+	k.that(len(c.Prompts) > 0 && !slices.Contains(c.Prompts, "") || c.File != "" || c.Run != "",
+		"--prompt", "", "a text to complete, or prompts by --prompts FILE or --held-out RUN")
+	k.that(c.Limit >= 1, "--limit", c.Limit, "1 or more prompts")
 	k.that(c.MaxTokens >= 1, "--max-tokens", c.MaxTokens, "1 or more")
+	c.Sampling.validate(&k)
 	return k.err()
 }
 
-// Comparison is a prompt with the greedy completions of both models.
+// Comparison is a prompt with the completions of both models.
 type Comparison struct {
 	Prompt    string `json:"prompt"`
 	Reference string `json:"reference"`
 	Policy    string `json:"policy"`
 }
 
+// Typing receives a comparison as it is written: the prompt, then the pieces of each
+// model's completion. who is "prompt", "reference" or "policy"; an empty piece
+// ends a completion. It may be nil.
+type Typing func(who, piece string)
+
+func (t Typing) write(who, piece string) {
+	if t != nil {
+		t(who, piece)
+	}
+}
+
 // Compare completes every prompt with both models. On error it returns the
 // comparisons that were finished.
-func Compare(ctx context.Context, cfg CompareConfig, rt Runtime) ([]Comparison, error) {
+func Compare(ctx context.Context, cfg CompareConfig, rt Runtime, typing Typing) ([]Comparison, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	reference, err := openGenerator(cfg.Model, rt)
+	reference, err := openGenerator(cfg.Model, cfg.ModelFile, rt)
 	if err != nil {
 		return nil, err
 	}
 	defer reference.model.Close()
-	policy, err := openGenerator(cfg.Policy, rt)
+	policy, err := openGenerator(cfg.Policy, "", rt)
 	if err != nil {
 		return nil, err
 	}
 	defer policy.model.Close()
+	prompts, err := cfg.prompts(ctx, reference.encoder)
+	if err != nil {
+		return nil, err
+	}
 	var all []Comparison
-	for _, prompt := range cfg.Prompts {
-		c := Comparison{Prompt: prompt}
-		if c.Reference, err = reference.complete(ctx, prompt, cfg.MaxTokens); err != nil {
+	for i, p := range prompts {
+		c := Comparison{Prompt: p.text}
+		typing.write("prompt", p.text)
+		if c.Reference, err = reference.complete(ctx, p.ids, cfg, i, func(s string) { typing.write("reference", s) }); err != nil {
 			return all, err
 		}
-		if c.Policy, err = policy.complete(ctx, prompt, cfg.MaxTokens); err != nil {
+		if c.Policy, err = policy.complete(ctx, p.ids, cfg, i, func(s string) { typing.write("policy", s) }); err != nil {
 			return all, err
 		}
 		all = append(all, c)
@@ -71,8 +106,8 @@ type generator struct {
 	model   LanguageModel
 }
 
-func openGenerator(path string, rt Runtime) (*generator, error) {
-	dir, err := FindModel(path, "")
+func openGenerator(path, file string, rt Runtime) (*generator, error) {
+	dir, err := FindModel(path, file)
 	if err != nil {
 		return nil, err
 	}
@@ -87,20 +122,49 @@ func openGenerator(path string, rt Runtime) (*generator, error) {
 	return &generator{encoder: enc, model: lm}, nil
 }
 
-// complete continues a plain prompt by at most limit tokens, up to the model's
-// end token, which is not part of the text.
-func (g *generator) complete(ctx context.Context, prompt string, limit int) (string, error) {
-	ids, err := g.encoder.Prompt(datasets.Text{Plain: prompt})
-	if err != nil {
-		return "", err
-	}
+// complete continues a prompt up to the model's end token, which is not part of
+// the text. Both models draw the same stream for completion number n. emit gets the text
+// piece by piece, each a whole number of characters, and at last "".
+func (g *generator) complete(ctx context.Context, prompt []int32, cfg CompareConfig, n int, emit func(string)) (string, error) {
 	stop := g.encoder.EOS()
-	out, err := g.model.Generate(ctx, ids, limit, stop)
+	s := newSampler(cfg.Sampling, n)
+	var ids []int32
+	shown := ""
+	out, err := g.model.Generate(ctx, prompt, Generation{Limit: cfg.MaxTokens, Stop: stop, Choose: func(logits []float32) int32 {
+		id := s.choose(logits)
+		if !slices.Contains(stop, id) {
+			ids = append(ids, id)
+			shown += show(g.encoder.Decode(ids), shown, emit)
+		}
+		return id
+	}})
 	if err != nil {
 		return "", err
 	}
 	if n := len(out); n > 0 && slices.Contains(stop, out[n-1]) {
 		out = out[:n-1]
 	}
-	return g.encoder.Decode(out), nil
+	text := g.encoder.Decode(out)
+	show(text+endOfText, shown, emit)
+	emit("")
+	return text, nil
+}
+
+// endOfText stands behind the last character of a text when it is shown.
+const endOfText = "\x00"
+
+// show emits what text has beyond shown and returns it. The last character is held
+// back while more may come: bytes of it can be missing.
+func show(text, shown string, emit func(string)) string {
+	whole := strings.TrimSuffix(text, endOfText)
+	if whole == text {
+		_, size := utf8.DecodeLastRuneInString(text)
+		whole = text[:len(text)-size]
+	}
+	if len(whole) <= len(shown) || !strings.HasPrefix(whole, shown) {
+		return ""
+	}
+	piece := whole[len(shown):]
+	emit(piece)
+	return piece
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -132,6 +133,8 @@ type fakeRuntime struct {
 	wrong float64
 	// says is what whole models generate.
 	says string
+	// prompts are what they were asked to continue.
+	prompts [][]int32
 }
 
 var _ Runtime = (*fakeRuntime)(nil)
@@ -199,14 +202,23 @@ func (m *fakeModel) Logps(ctx context.Context, seq []int32, from int) ([]float64
 	return out.Logps, nil
 }
 
-// Generate says what the runtime was told to, up to the end token.
-func (m *fakeModel) Generate(_ context.Context, _ []int32, limit int, stop []int32) ([]int32, error) {
-	var ids []int32
-	for _, b := range []byte(m.says) {
-		ids = append(ids, int32(b))
+// Generate offers, token by token, logits that are highest for what the runtime was
+// told to say, and then for the end token.
+func (m *fakeModel) Generate(_ context.Context, prompt []int32, g Generation) (out []int32, err error) {
+	m.prompts = append(m.prompts, prompt)
+	for i := range g.Limit {
+		logits := make([]float32, worldVocabulary)
+		next := int32(worldVocabulary - 1)
+		if i < len(m.says) {
+			next = int32(m.says[i])
+		}
+		logits[next] = 100
+		out = append(out, g.Choose(logits))
+		if slices.Contains(g.Stop, out[i]) {
+			break
+		}
 	}
-	ids = append(ids, stop[0])
-	return ids[:min(limit, len(ids))], nil
+	return out, nil
 }
 
 func (m *fakeModel) Close() error { return m.engine.Close() }

@@ -39,9 +39,18 @@ type Backbone interface {
 type LanguageModel interface {
 	// Logps returns log p(seq[t] | seq[:t]) for t ≥ from, nats, float64.
 	Logps(ctx context.Context, seq []int32, from int) ([]float64, error)
-	// Generate continues prompt greedily by at most limit tokens. A token of stop
-	// ends the result, in which it is the last. The prompt is not part of it.
-	Generate(ctx context.Context, prompt []int32, limit int, stop []int32) ([]int32, error)
+	// Generate continues prompt and returns the new tokens.
+	Generate(ctx context.Context, prompt []int32, g Generation) ([]int32, error)
 	// Close frees what the model holds.
 	Close() error
+}
+
+// Generation says how a prompt is continued.
+type Generation struct {
+	// Limit is the most tokens.
+	Limit int
+	// Stop ends the text; the token met is the last of the result.
+	Stop []int32
+	// Choose picks a token from logits [V].
+	Choose func(logits []float32) int32
 }

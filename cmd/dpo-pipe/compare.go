@@ -10,11 +10,14 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
 
-const compareExample = `Completes the same prompts with two model folders, greedily, one above the other.
+const compareExample = `Completes the same prompts with two model folders, one above the other: greedily,
+or sampled where --temperature is given. Both models draw the same numbers.
 
-  dpo-pipe compare --model ./model --policy ./policy --prompt 'Once upon a time'`
+  dpo-pipe compare --model ./model --policy ./policy --prompt 'Once upon a time'
+  dpo-pipe compare --model ./model --policy ./policy --held-out ./run --temperature 0.8`
 
 func (a *app) compareCommand() *cli.Command {
+	d := pipeline.DefaultCompareConfig()
 	return &cli.Command{
 		Name: "compare", Usage: "complete prompts with reference and policy", Description: compareExample,
 		Action: a.compare,
@@ -23,44 +26,72 @@ func (a *app) compareCommand() *cli.Command {
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
 			&cli.StringFlag{Name: "policy", Usage: "policy model `FOLDER`, as export writes it"},
 			&cli.StringSliceFlag{Name: "prompt", Usage: "`TEXT` to complete; may be repeated"},
-			&cli.IntFlag{Name: "max-tokens", Value: 60, Usage: "most tokens of a completion"},
+			&cli.StringFlag{Name: "prompts", Usage: "data `FILE` whose prompts to complete, or a .txt file of one a line"},
+			&cli.StringFlag{Name: "held-out", Usage: "run `FOLDER` whose held-out prompts to complete"},
+			&cli.IntFlag{Name: "limit", Value: d.Limit, Usage: "most prompts of a file or run"},
+			&cli.IntFlag{Name: "max-tokens", Value: d.MaxTokens, Usage: "most tokens of a completion"},
+			&cli.Float64Flag{Name: "temperature", Value: d.Sampling.Temperature, Usage: "divides the logits; 0 takes the likeliest token"},
+			&cli.IntFlag{Name: "top-k", Value: d.Sampling.TopK, Usage: "sample from the K likeliest tokens; 0: from all"},
+			&cli.Float64Flag{Name: "top-p", Value: d.Sampling.TopP, Usage: "sample from the fewest tokens of this probability together"},
+			&cli.Uint64Flag{Name: "seed", Value: d.Sampling.Seed, Usage: "of sampling"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 		}, runtimeFlags()...),
 	}
 }
 
-func (a *app) compare(c *cli.Context) error {
-	cfg := pipeline.CompareConfig{
-		Model: c.String("model"), Policy: c.String("policy"), Prompts: c.StringSlice("prompt"), MaxTokens: c.Int("max-tokens"),
+func compareConfigFrom(c *cli.Context) pipeline.CompareConfig {
+	cfg := pipeline.DefaultCompareConfig()
+	cfg.Model, cfg.ModelFile, cfg.Policy = c.String("model"), c.String("model-file"), c.String("policy")
+	cfg.Prompts, cfg.File, cfg.Run = c.StringSlice("prompt"), c.String("prompts"), c.String("held-out")
+	cfg.Limit, cfg.MaxTokens = c.Int("limit"), c.Int("max-tokens")
+	cfg.Sampling = pipeline.Sampling{
+		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
 	}
+	return cfg
+}
+
+func (a *app) compare(c *cli.Context) error {
+	cfg := compareConfigFrom(c)
 	if err := cfg.Validate(); err != nil {
 		return err
-	}
-	if file := c.String("model-file"); file != "" {
-		model, err := pipeline.FindModel(cfg.Model, file)
-		if err != nil {
-			return err
-		}
-		cfg.Model = model.ONNX
 	}
 	rt, err := a.rt(runtimeOptionsFrom(c))
 	if err != nil {
 		return err
 	}
-	all, err := pipeline.Compare(c.Context, cfg, rt)
-	if err != nil {
-		return err
-	}
 	if c.Bool("json") {
+		all, err := pipeline.Compare(c.Context, cfg, rt, nil)
+		if err != nil {
+			return err
+		}
 		return a.printJSON(all)
 	}
-	for _, one := range all {
-		printComparison(a.stdout, one)
-	}
-	return nil
+	_, err = pipeline.Compare(c.Context, cfg, rt, typing(a.stdout))
+	return err
 }
 
-func printComparison(w io.Writer, c pipeline.Comparison) {
-	fmt.Fprintf(w, "\n   %s\n", strings.ReplaceAll(c.Prompt, "\n", "\n   "))
-	fmt.Fprintf(w, "     reference  %s\n     policy     %s\n", strings.TrimSpace(c.Reference), strings.TrimSpace(c.Policy))
+// typing writes comparisons as they come: the prompt, then each completion
+// behind the name of who wrote it, from its first word on.
+func typing(w io.Writer) pipeline.Typing {
+	named, begun := false, false
+	return func(who, piece string) {
+		if who == "prompt" {
+			fmt.Fprintf(w, "\n   %s\n", strings.ReplaceAll(piece, "\n", "\n   "))
+			return
+		}
+		if !named {
+			fmt.Fprintf(w, "     %-11s", who)
+			named = true
+		}
+		if piece == "" {
+			fmt.Fprintln(w)
+			named, begun = false, false
+			return
+		}
+		if !begun {
+			piece = strings.TrimLeft(piece, " \n")
+		}
+		begun = begun || piece != ""
+		fmt.Fprint(w, strings.ReplaceAll(piece, "\n", "\n                "))
+	}
 }

@@ -140,13 +140,11 @@ func (d *demoRun) export(ctx context.Context) error {
 
 // compare prints what both models answer to prompts of none of the pairs.
 func (d *demoRun) compare(ctx context.Context) error {
-	cfg := pipeline.CompareConfig{Model: d.path(demo.ModelDir), Policy: d.path("policy"), Prompts: demo.Prompts, MaxTokens: 60}
+	cfg := pipeline.DefaultCompareConfig()
+	cfg.Model, cfg.Policy, cfg.Prompts = d.path(demo.ModelDir), d.path("policy"), demo.Prompts
 	d.stage(4, "the same letters, answered by both models",
 		fmt.Sprintf("compare --model %s --policy %s --prompt TEXT", cfg.Model, cfg.Policy))
-	all, err := pipeline.Compare(ctx, cfg, d.rt)
-	for _, one := range all {
-		printComparison(d.stdout, one)
-	}
+	_, err := pipeline.Compare(ctx, cfg, d.rt, typing(d.stdout))
 	return err
 }
 

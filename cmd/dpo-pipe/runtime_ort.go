@@ -91,12 +91,12 @@ func (r ortRuntime) OpenLanguageModel(path string) (pipeline.LanguageModel, erro
 	return languageModel{m}, nil
 }
 
-// languageModel generates greedily.
+// languageModel is a whole model as the stages see it.
 type languageModel struct{ *ort.LM }
 
 // Generate implements pipeline.LanguageModel.
-func (m languageModel) Generate(ctx context.Context, prompt []int32, limit int, stop []int32) ([]int32, error) {
-	return m.LM.Generate(ctx, prompt, ort.GenerateOptions{MaxTokens: limit, Stop: stop})
+func (m languageModel) Generate(ctx context.Context, prompt []int32, g pipeline.Generation) ([]int32, error) {
+	return m.LM.Generate(ctx, prompt, ort.GenerateOptions{MaxTokens: g.Limit, Stop: g.Stop, Choose: g.Choose})
 }
 
 // environment marks a provider that the machine does not offer.
