@@ -1,5 +1,7 @@
 package loss
 
+import "fmt"
+
 // Metrics sums what preference training reports over a logging window. The zero value
 // is an empty window.
 type Metrics struct {
@@ -10,6 +12,10 @@ type Metrics struct {
 	logpsChosen, logpsRejected     float64
 	tokens, chosenTokens, topRight int
 	entropy, kl                    float64
+	shiftChosen, shiftRejected     float64
+	lowered                        int
+	lengths                        lengthSums
+	bins                           [calibrationBins]calibrationSums
 }
 
 // Means are the means over a window, under the names of TRL.
@@ -32,6 +38,18 @@ type Means struct {
 	Entropy, KL float64
 	// MeanTokenAccuracy is the share of chosen tokens that the policy finds most probable.
 	MeanTokenAccuracy float64
+	// DriftChosen and DriftRejected are Σ(s-ρ)/Σn: how far training moved the
+	// log-prob of a token of that side, nats.
+	DriftChosen, DriftRejected float64
+	// ChosenLowered is the share of pairs whose chosen completion the policy finds
+	// strictly less likely than the reference does (likelihood displacement).
+	ChosenLowered float64
+	// LengthCorrelation is Pearson's correlation of the reward margin with n_c-n_r,
+	// 0 where one of them does not vary.
+	LengthCorrelation float64
+	// CalibrationError is the expected calibration error of σ(|margin|) over the
+	// bins of [Metrics.Calibration].
+	CalibrationError float64
 	// Clamped is the share of pairs whose exponents had to be bounded.
 	Clamped float64
 	// ChosenTokens and Tokens count the completion tokens that were added.
@@ -40,28 +58,54 @@ type Means struct {
 
 // Add counts the pairs of p, whose terms are t.
 func (m *Metrics) Add(o *Objective, p *Pairs, t *Terms) {
-	beta := o.opts.Beta
 	for i := range p.PolicyChosen {
-		uc, ur := p.PolicyChosen[i], p.PolicyRejected[i]
-		m.logpsChosen += uc
-		m.logpsRejected += ur
-		if uc > ur {
-			m.likelier++
-		}
-		if p.RefChosen != nil {
-			uc -= p.RefChosen[i]
-			ur -= p.RefRejected[i]
-		}
-		m.rewardChosen += beta * uc
-		m.rewardRejected += beta * ur
-		if uc > ur {
-			m.accurate++
-		}
-		m.weight += p.weight(i)
-		m.loss += p.weight(i) * t.Loss[i]
+		m.AddPair(o, p, t, i)
 	}
-	m.pairs += p.Len()
-	m.clamped += t.Clamped
+}
+
+// AddPair counts pair i of p, whose terms are t.
+func (m *Metrics) AddPair(o *Objective, p *Pairs, t *Terms, i int) {
+	uc, ur := p.PolicyChosen[i], p.PolicyRejected[i]
+	m.logpsChosen += uc
+	m.logpsRejected += ur
+	if uc > ur {
+		m.likelier++
+	}
+	if p.RefChosen != nil {
+		uc -= p.RefChosen[i]
+		ur -= p.RefRejected[i]
+	}
+	m.rewardChosen += o.opts.Beta * uc
+	m.rewardRejected += o.opts.Beta * ur
+	if uc > ur {
+		m.accurate++
+	}
+	m.weight += p.weight(i)
+	m.loss += p.weight(i) * t.Loss[i]
+	m.pairs++
+	if t.bounded[i] {
+		m.clamped++
+	}
+	margin := o.opts.Beta * (uc - ur)
+	m.calibrate(margin)
+	if p.ChosenTokens != nil {
+		m.lengths.add(p.ChosenTokens[i]-p.RejectedTokens[i], margin)
+	}
+}
+
+// AddDrift counts how far a pair's completions moved: token log-probs under policy
+// and reference, nats, [n_c] and [n_r]. It panics where they differ in length.
+func (m *Metrics) AddDrift(t *PairTokens) {
+	nc, nr := len(t.Chosen), len(t.Rejected)
+	if len(t.RefChosen) != nc || len(t.RefRejected) != nr {
+		panic(fmt.Sprintf("loss: %d and %d policy tokens, %d and %d reference tokens", nc, nr, len(t.RefChosen), len(t.RefRejected)))
+	}
+	chosen := Sum(t.Chosen, 1, nc) - Sum(t.RefChosen, 1, nc)
+	m.shiftChosen += chosen
+	m.shiftRejected += Sum(t.Rejected, 1, nr) - Sum(t.RefRejected, 1, nr)
+	if chosen < 0 {
+		m.lowered++
+	}
 }
 
 // AddTokens counts tokens of one side: entropy and kl [n] nats, or nil where not
@@ -81,22 +125,33 @@ func (m *Metrics) AddTokens(chosen bool, n, right int, entropy, kl []float64) {
 }
 
 // Merge adds the window n to m.
-func (m *Metrics) Merge(n *Metrics) {
-	m.pairs += n.pairs
-	m.weight += n.weight
-	m.loss += n.loss
-	m.rewardChosen += n.rewardChosen
-	m.rewardRejected += n.rewardRejected
-	m.accurate += n.accurate
-	m.likelier += n.likelier
-	m.clamped += n.clamped
-	m.logpsChosen += n.logpsChosen
-	m.logpsRejected += n.logpsRejected
-	m.tokens += n.tokens
-	m.chosenTokens += n.chosenTokens
-	m.topRight += n.topRight
-	m.entropy += n.entropy
-	m.kl += n.kl
+func (m *Metrics) Merge(n *Metrics) { m.Repeat(n, 1) }
+
+// Repeat adds the window n to m so many times: what a resample does to its pairs.
+func (m *Metrics) Repeat(n *Metrics, times int) {
+	k := float64(times)
+	m.pairs += times * n.pairs
+	m.weight += k * n.weight
+	m.loss += k * n.loss
+	m.rewardChosen += k * n.rewardChosen
+	m.rewardRejected += k * n.rewardRejected
+	m.accurate += times * n.accurate
+	m.likelier += times * n.likelier
+	m.clamped += times * n.clamped
+	m.logpsChosen += k * n.logpsChosen
+	m.logpsRejected += k * n.logpsRejected
+	m.tokens += times * n.tokens
+	m.chosenTokens += times * n.chosenTokens
+	m.topRight += times * n.topRight
+	m.entropy += k * n.entropy
+	m.kl += k * n.kl
+	m.shiftChosen += k * n.shiftChosen
+	m.shiftRejected += k * n.shiftRejected
+	m.lowered += times * n.lowered
+	m.lengths.repeat(&n.lengths, times)
+	for i := range m.bins {
+		m.bins[i].repeat(&n.bins[i], times)
+	}
 }
 
 // Reset empties the window.
@@ -118,6 +173,11 @@ func (m *Metrics) Means() Means {
 		Entropy:           ratio(m.entropy, tokens),
 		KL:                ratio(m.kl, tokens),
 		MeanTokenAccuracy: ratio(float64(m.topRight), float64(m.chosenTokens)),
+		DriftChosen:       ratio(m.shiftChosen, float64(m.chosenTokens)),
+		DriftRejected:     ratio(m.shiftRejected, float64(m.tokens-m.chosenTokens)),
+		ChosenLowered:     ratio(float64(m.lowered), n),
+		LengthCorrelation: m.lengths.correlation(),
+		CalibrationError:  m.calibrationError(),
 		Clamped:           ratio(float64(m.clamped), n),
 		ChosenTokens:      m.chosenTokens,
 		Tokens:            m.tokens,
@@ -131,7 +191,7 @@ func ratio(sum, n float64) float64 {
 	return sum / n
 }
 
-// Named calls set for each mean under TRL's metric name.
+// Named calls set for each mean under its metric name, TRL's where TRL has it.
 func (m Means) Named(set func(name string, value float64)) {
 	set("loss", m.Loss)
 	set("rewards/chosen", m.RewardsChosen)
@@ -144,5 +204,10 @@ func (m Means) Named(set func(name string, value float64)) {
 	set("entropy", m.Entropy)
 	set("kl", m.KL)
 	set("mean_token_accuracy", m.MeanTokenAccuracy)
+	set("drift/chosen", m.DriftChosen)
+	set("drift/rejected", m.DriftRejected)
+	set("drift/chosen_lowered", m.ChosenLowered)
+	set("length/correlation", m.LengthCorrelation)
+	set("calibration/error", m.CalibrationError)
 	set("clamped", m.Clamped)
 }

@@ -84,6 +84,7 @@ type Terms struct {
 	// Clamped counts pairs whose exponents had to be bounded.
 	Clamped int
 
+	bounded               []bool    // which pairs Clamped counts
 	row                   pair      // here so that formulas called through the table don't make it escape
 	scale                 []float64 // w_i / Σ w
 	left, right           []float64 // scratch of the sorting objectives
@@ -136,6 +137,7 @@ func (o *Objective) separable(dst *Terms, p *Pairs, totals Totals) {
 		if x.clamped {
 			dst.Clamped++
 		}
+		dst.bounded[i] = x.clamped
 	}
 }
 
@@ -174,7 +176,7 @@ func (t *Terms) reset(p *Pairs, totals Totals) {
 		*s = resize(*s, n)
 		clear(*s)
 	}
-	t.leftOrder, t.rightOrder = resize(t.leftOrder, n), resize(t.rightOrder, n)
+	t.leftOrder, t.rightOrder, t.bounded = resize(t.leftOrder, n), resize(t.rightOrder, n), resize(t.bounded, n)
 	t.Batch, t.Clamped = 0, 0
 	// A batch whose weights are all 0 has nothing to say: loss and gradient 0.
 	if totals.Weight > 0 {

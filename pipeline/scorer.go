@@ -21,7 +21,8 @@ type scorer struct {
 
 	micro  microBatch
 	tokens models.Tokens
-	sides  []side // two for each pair: chosen, rejected
+	sides  []side         // two for each pair: chosen, rejected
+	each   []loss.Metrics // of each pair
 	pairs  loss.Pairs
 	terms  loss.Terms
 	coef   []float64
@@ -40,10 +41,10 @@ func newScorer(head models.Head, engine models.Engine, objective *loss.Objective
 }
 
 // score adds the metrics of an optimizer batch to window and, when grad is set,
-// its gradient to the head's. The loss is the batch's whatever the packing:
-// where the objective is a sum over pairs and every pair fits into a
-// micro-batch, each micro-batch goes forward and backward once; else all go
-// forward first, and again for their gradient.
+// its gradient to the head's; the metrics of each pair alone are then in s.each.
+// The loss is the batch's whatever the packing: where the objective is a sum over
+// pairs and every pair fits into a micro-batch, each micro-batch goes forward and
+// backward once; else all go forward first, and again for their gradient.
 func (s *scorer) score(ctx context.Context, batch []refcache.Row, window *loss.Metrics, grad bool) error {
 	micros, whole := layout(batch, s.limit)
 	groups := [][][]span{micros}
@@ -63,11 +64,13 @@ func (s *scorer) score(ctx context.Context, batch []refcache.Row, window *loss.M
 			if err := s.forward(ctx, batch, spans); err != nil {
 				return err
 			}
-			s.collect(window)
+			s.collect()
 		}
 		first, last := group[0][0].pair, lastPair(group)
 		s.reduce(batch, first, last, totals)
-		window.Add(s.objective, &s.pairs, &s.terms)
+		for i := first; i <= last; i++ {
+			window.Merge(&s.each[i])
+		}
 		if !grad {
 			continue
 		}
@@ -87,6 +90,8 @@ func lastPair(group [][]span) int {
 
 // resize makes room for the token values of a batch.
 func (s *scorer) resize(batch []refcache.Row) {
+	s.each = slices.Grow(s.each[:0], len(batch))[:len(batch)]
+	clear(s.each)
 	s.sides = slices.Grow(s.sides[:0], 2*len(batch))[:2*len(batch)]
 	for i := range s.sides {
 		n := len(completion(&batch[i/2], i%2 == 0))
@@ -113,7 +118,7 @@ func (s *scorer) forward(ctx context.Context, batch []refcache.Row, spans []span
 }
 
 // collect hands the token values of the last forward pass to their pairs.
-func (s *scorer) collect(window *loss.Metrics) {
+func (s *scorer) collect() {
 	for _, sp := range s.micro.spans {
 		n := sp.to - sp.from
 		end := sp.at + n
@@ -125,25 +130,28 @@ func (s *scorer) collect(window *loss.Metrics) {
 				right++
 			}
 		}
-		window.AddTokens(sp.chosen, n, right, s.tokens.Entropy[sp.at:end], s.tokens.KL[sp.at:end])
+		s.each[sp.pair].AddTokens(sp.chosen, n, right, s.tokens.Entropy[sp.at:end], s.tokens.KL[sp.at:end])
 	}
 }
 
-// reduce turns token log-probs of pairs first to last into losses and, per
-// token, ∂L/∂logp.
+// reduce turns token log-probs of pairs first to last into losses, metrics and,
+// per token, ∂L/∂logp.
 func (s *scorer) reduce(batch []refcache.Row, first, last int, totals loss.Totals) {
 	s.objective.Resize(&s.pairs, last-first+1)
 	for i := first; i <= last; i++ {
 		c, r := &s.sides[2*i], &s.sides[2*i+1]
-		s.objective.Set(&s.pairs, i-first, &loss.PairTokens{
+		tokens := loss.PairTokens{
 			Chosen: c.logps, Rejected: r.logps,
 			RefChosen: batch[i].ChosenRefLogps, RefRejected: batch[i].RejectedRefLogps,
 			ChosenLogSumSq: c.logSumSq, RejectedLogSumSq: r.logSumSq,
 			Weight: float64(batch[i].Weight),
-		})
+		}
+		s.objective.Set(&s.pairs, i-first, &tokens)
+		s.each[i].AddDrift(&tokens)
 	}
 	s.objective.Terms(&s.terms, &s.pairs, totals)
 	for i := first; i <= last; i++ {
+		s.each[i].AddPair(s.objective, &s.pairs, &s.terms, i-first)
 		s.objective.Coefs(s.sides[2*i].coef, s.sides[2*i+1].coef, &s.terms, i-first)
 	}
 }
