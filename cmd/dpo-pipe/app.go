@@ -91,7 +91,7 @@ func (a *app) before(c *cli.Context) error {
 // noCommand answers a bare dpo-pipe, or one whose first word is no command.
 func (a *app) noCommand(c *cli.Context) error {
 	if c.Args().Present() {
-		return &usageErr{fmt.Errorf("no command %q; dpo-pipe --help lists them", c.Args().First())}
+		return &usageErr{fmt.Errorf("no command %q", c.Args().First())}
 	}
 	return cli.ShowAppHelp(c)
 }

@@ -31,7 +31,7 @@ func (a *app) compareCommand() *cli.Command {
 			&cli.IntFlag{Name: "limit", Value: d.Limit, Usage: "most prompts of a file or run"},
 			&cli.IntFlag{Name: "max-tokens", Value: d.MaxTokens, Usage: "most tokens of a completion"},
 			&cli.Float64Flag{Name: "temperature", Value: d.Sampling.Temperature, Usage: "divides the logits; 0 takes the likeliest token"},
-			&cli.IntFlag{Name: "top-k", Value: d.Sampling.TopK, Usage: "sample from the K likeliest tokens; 0: from all"},
+			&cli.IntFlag{Name: "top-k", Value: d.Sampling.TopK, Usage: "sample from the `K` likeliest tokens", DefaultText: "all"},
 			&cli.Float64Flag{Name: "top-p", Value: d.Sampling.TopP, Usage: "sample from the fewest tokens of this probability together"},
 			&cli.Uint64Flag{Name: "seed", Value: d.Sampling.Seed, Usage: "of sampling"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},

@@ -85,7 +85,7 @@ func classify(err error, advice advice) (code int, hint string) {
 	case is[environmentError](err), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return exitEnvironment, ""
 	case is[*usageErr](err):
-		return exitUsage, "--help after a command shows its flags and an example"
+		return exitUsage, "dpo-pipe --help lists the commands, dpo-pipe COMMAND --help its flags and an example"
 	case is[*pipeline.RunExistsError](err):
 		return exitUsage, "go on with it by --resume, or name another folder with --out"
 	case is[*pipeline.LockedError](err):
@@ -144,7 +144,7 @@ func adviceFor(command string) advice {
 		}
 	case "train":
 		return advice{
-			interrupted: "the same command with --resume goes on from the last checkpoint",
+			interrupted: "the same command with --resume goes on from the last checkpoint or, without one, begins",
 			full:        "make room; the same command with --resume goes on from the last checkpoint",
 			stale:       "name the --cache that was made from this model and data, or run precompute-ref again with another --out",
 		}

@@ -87,7 +87,7 @@ func TestInterrupted(t *testing.T) {
 		want        string
 	}{
 		{"reference pass", "precompute-ref", wrapped(context.Canceled), "interrupted; the same command goes on behind the last whole part"},
-		{"training", "train", errors.Join(context.Canceled, nil), "interrupted; the same command with --resume goes on from the last checkpoint"},
+		{"training", "train", errors.Join(context.Canceled, nil), "interrupted; the same command with --resume goes on from the last checkpoint or, without one, begins"},
 		{"dry run", dryRun, context.Canceled, "interrupted; nothing was written"},
 		{"export", "export", context.Canceled, "interrupted; nothing was written"},
 		{

@@ -36,7 +36,7 @@ func smallCache(t *testing.T, n int) string {
 		x := float32(i%7) / 7
 		r := &rows[i]
 		*r = refcache.Row{
-			ID: datasets.ID{byte(i)}, Prompt: []int32{int32(i), 1}, Chosen: []int32{2, 0}, Rejected: []int32{3}, Weight: 1,
+			ID: datasets.ID{byte(i)}, PromptKey: [16]byte{0: byte(i * 37), 7: byte(i * 91)}, Prompt: []int32{int32(i), 1}, Chosen: []int32{2, 0}, Rejected: []int32{3}, Weight: 1,
 			ChosenFeatures: []float32{x, 1, -x, 0.5, x, 1}, RejectedFeatures: []float32{-1, x, 0.25},
 		}
 		r.ChosenRefLogps = headLogps(t, v, r.Chosen, r.ChosenFeatures)
