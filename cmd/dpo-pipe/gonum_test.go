@@ -10,6 +10,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
@@ -93,5 +94,22 @@ func TestWithoutARuntime(t *testing.T) {
 	code, _, stderr := invoke("doctor")
 	if code != exitEnvironment || !strings.Contains(stderr, "ONNX Runtime") {
 		t.Errorf("a command that needs ONNX Runtime exits with %d and says %q, want %d", code, stderr, exitEnvironment)
+	}
+}
+
+// TestFolderInUse resumes a run that another process works in.
+func TestFolderInUse(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "run")
+	args := []string{"train", "--cache", smallCache(t, 8), "--out", out, "--engine", "gonum", "--eval-frac", "0", "--resume"}
+	if code, _, stderr := invoke(args...); code != exitDone {
+		t.Fatalf("exits with %d: %s", code, stderr)
+	}
+	lock, err := lockfile.Acquire(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	if code, _, stderr := invoke(args...); code != exitFailed || !strings.Contains(stderr, "hint: wait for the other process") {
+		t.Errorf("a run in use exits with %d and says %q, want %d and to wait", code, stderr, exitFailed)
 	}
 }
