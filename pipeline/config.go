@@ -9,6 +9,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/loss"
 )
 
 // A FieldError is a setting that can't be used. Field is its flag's name.
@@ -113,6 +114,20 @@ type TrainConfig struct {
 	Loss           string  `json:"loss" yaml:"loss"`
 	Beta           float64 `json:"beta" yaml:"beta"`
 	LabelSmoothing float64 `json:"label_smoothing" yaml:"label_smoothing"`
+	// FDivergence turns log-ratios into scores: reverse_kl, forward_kl, js, or alpha
+	// with the coefficient FAlpha.
+	FDivergence string  `json:"f_divergence" yaml:"f_divergence"`
+	FAlpha      float64 `json:"f_alpha" yaml:"f_alpha"`
+	// LDAlpha in [0,1] weighs tokens past the shorter completion; WPO weighs pairs by how
+	// likely the policy is to write them.
+	LDAlpha float64 `json:"ld_alpha" yaml:"ld_alpha"`
+	WPO     bool    `json:"wpo" yaml:"wpo"`
+	// Gamma is simpo's margin, NLLWeight cpo's α, Lambda dpop's penalty, Tau
+	// discopop's temperature.
+	Gamma     float64 `json:"gamma" yaml:"gamma"`
+	NLLWeight float64 `json:"nll_weight" yaml:"nll_weight"`
+	Lambda    float64 `json:"lambda" yaml:"lambda"`
+	Tau       float64 `json:"tau" yaml:"tau"`
 
 	// LR is the peak learning rate, Schedule its course, Warmup the share of steps
 	// over which it rises.
@@ -151,9 +166,11 @@ type TrainConfig struct {
 
 // DefaultTrainConfig holds the defaults of train.
 func DefaultTrainConfig() TrainConfig {
+	o := loss.DefaultOptions()
 	return TrainConfig{
 		Head: "lora", Rank: 16, Alpha: 32,
-		Loss: "sigmoid", Beta: 0.1,
+		Loss: "sigmoid", Beta: o.Beta, FDivergence: o.Divergence.String(), FAlpha: o.DivergenceAlpha,
+		LDAlpha: o.LDAlpha, Gamma: o.Gamma, NLLWeight: o.NLLWeight, Lambda: o.Lambda, Tau: o.Temperature,
 		LR: 1e-3, Schedule: "cosine", Warmup: 0.1, MaxGradNorm: 1,
 		Epochs: 1, BatchPairs: 16,
 		EvalFrac: 0.1, SaveEvery: 100, LogEvery: 10, Keep: 2,
@@ -171,6 +188,14 @@ func (c TrainConfig) Validate() error {
 	k.that(positive(c.Alpha), "--alpha", c.Alpha, "a number > 0 (usually once or twice the rank)")
 	k.that(positive(c.Beta), "--beta", c.Beta, "a number > 0 (the DPO paper uses 0.1)")
 	k.that(c.LabelSmoothing >= 0 && c.LabelSmoothing < 0.5, "--label-smoothing", c.LabelSmoothing, "a number in [0, 0.5)")
+	_, err := loss.ParseDivergence(c.FDivergence)
+	k.that(err == nil, "--f-divergence", c.FDivergence, "reverse_kl, forward_kl, js or alpha")
+	k.that(finite(c.FAlpha), "--f-alpha", c.FAlpha, "a number")
+	k.that(c.LDAlpha >= 0 && c.LDAlpha <= 1, "--ld-alpha", c.LDAlpha, "a number in [0, 1]")
+	k.that(c.Gamma >= 0 && finite(c.Gamma), "--gamma", c.Gamma, "a number >= 0")
+	k.that(c.NLLWeight >= 0 && finite(c.NLLWeight), "--nll-weight", c.NLLWeight, "a number >= 0")
+	k.that(c.Lambda >= 0 && finite(c.Lambda), "--lambda", c.Lambda, "a number >= 0")
+	k.that(positive(c.Tau), "--tau", c.Tau, "a number > 0")
 	k.that(positive(c.LR), "--lr", c.LR, "a number > 0")
 	k.that(c.Schedule == "cosine" || c.Schedule == "linear" || c.Schedule == "constant",
 		"--schedule", c.Schedule, "cosine, linear or constant")

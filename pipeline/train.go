@@ -161,17 +161,6 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 	return t, nil
 }
 
-// objective parses the loss and its options.
-func (c TrainConfig) objective() (*loss.Objective, error) {
-	opts := loss.DefaultOptions()
-	opts.Beta, opts.LabelSmoothing = c.Beta, c.LabelSmoothing
-	o, err := loss.Parse(c.Loss, opts)
-	if err != nil {
-		return nil, &FieldError{"--loss", c.Loss, "an objective that fits the other settings: " + err.Error()}
-	}
-	return o, nil
-}
-
 func (t *trainer) close() {
 	t.engine.Close()
 	if t.metrics != nil {

@@ -36,9 +36,17 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "head", Value: d.Head, Usage: "policy head: lora"},
 			&cli.IntFlag{Name: "rank", Value: d.Rank, Usage: "rank of the head"},
 			&cli.Float64Flag{Name: "alpha", Value: d.Alpha, Usage: "the head is scaled by alpha/rank"},
-			&cli.StringFlag{Name: "loss", Value: d.Loss, Usage: "objective, or a mix such as sigmoid:0.8,sft:0.2"},
+			&cli.StringFlag{Name: "loss", Value: d.Loss, Usage: "objective, or a mix such as sigmoid:0.8,sft:0.2 (dpo-pipe objectives lists them)"},
 			&cli.Float64Flag{Name: "beta", Value: d.Beta, Usage: "strength of the pull towards the reference"},
 			&cli.Float64Flag{Name: "label-smoothing", Value: d.LabelSmoothing, Usage: "share of pairs taken to be mislabelled"},
+			&cli.StringFlag{Name: "f-divergence", Value: d.FDivergence, Usage: "scores of log-ratios: reverse_kl, forward_kl, js or alpha"},
+			&cli.Float64Flag{Name: "f-alpha", Value: d.FAlpha, Usage: "coefficient of --f-divergence alpha"},
+			&cli.Float64Flag{Name: "ld-alpha", Value: d.LDAlpha, Usage: "weight of tokens past the shorter completion (LD-DPO)"},
+			&cli.BoolFlag{Name: "wpo", Value: d.WPO, Usage: "weigh pairs by how likely the policy is to write them (WPO)"},
+			&cli.Float64Flag{Name: "gamma", Value: d.Gamma, Usage: "target margin of simpo"},
+			&cli.Float64Flag{Name: "nll-weight", Value: d.NLLWeight, Usage: "weight of the NLL inside cpo"},
+			&cli.Float64Flag{Name: "lambda", Value: d.Lambda, Usage: "penalty of dpop"},
+			&cli.Float64Flag{Name: "tau", Value: d.Tau, Usage: "temperature of discopop"},
 			&cli.Float64Flag{Name: "lr", Value: d.LR, Usage: "peak learning rate"},
 			&cli.StringFlag{Name: "schedule", Value: d.Schedule, Usage: "cosine, linear or constant"},
 			&cli.Float64Flag{Name: "warmup", Value: d.Warmup, Usage: "share of the steps over which the rate rises"},
@@ -84,6 +92,14 @@ func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
 	overlay(c, "loss", c.String, &cfg.Loss)
 	overlay(c, "beta", c.Float64, &cfg.Beta)
 	overlay(c, "label-smoothing", c.Float64, &cfg.LabelSmoothing)
+	overlay(c, "f-divergence", c.String, &cfg.FDivergence)
+	overlay(c, "f-alpha", c.Float64, &cfg.FAlpha)
+	overlay(c, "ld-alpha", c.Float64, &cfg.LDAlpha)
+	overlay(c, "wpo", c.Bool, &cfg.WPO)
+	overlay(c, "gamma", c.Float64, &cfg.Gamma)
+	overlay(c, "nll-weight", c.Float64, &cfg.NLLWeight)
+	overlay(c, "lambda", c.Float64, &cfg.Lambda)
+	overlay(c, "tau", c.Float64, &cfg.Tau)
 	overlay(c, "lr", c.Float64, &cfg.LR)
 	overlay(c, "schedule", c.String, &cfg.Schedule)
 	overlay(c, "warmup", c.Float64, &cfg.Warmup)
