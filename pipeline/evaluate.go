@@ -28,13 +28,25 @@ func (c EvalConfig) Validate() error {
 	return k.err()
 }
 
-// EvalResult holds the metrics of the pairs.
+// EvalResult holds what the pairs say about a checkpoint.
 type EvalResult struct {
 	Cache      string `json:"cache"`
 	Checkpoint string `json:"checkpoint"`
 	Step       int64  `json:"step"`
 	Pairs      int64  `json:"pairs"`
-	Metrics    Values `json:"metrics"`
+	// HeldOut says that the pairs are those the checkpoint's training held out (where the
+	// cache is another one: would have).
+	HeldOut        bool  `json:"held_out"`
+	ChosenTokens   int64 `json:"chosen_tokens"`
+	RejectedTokens int64 `json:"rejected_tokens"`
+	// Metrics are figures over all pairs, Intervals where 95 % of their resamples lie,
+	// in the same order.
+	Metrics   Values    `json:"metrics"`
+	Intervals Intervals `json:"intervals"`
+	// LengthBuckets tell reward accuracy by n_c-n_r, Calibration by how sure the policy is.
+	LengthBuckets []loss.LengthBucket   `json:"length_buckets"`
+	Calibration   []loss.CalibrationBin `json:"calibration"`
+	Alarms        []Alarm               `json:"alarms"`
 }
 
 // Evaluate scores the pairs of a cache that training held out (the split is by
@@ -43,90 +55,186 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine) (EvalResult,
 	if err := cfg.Validate(); err != nil {
 		return EvalResult{}, err
 	}
-	state, err := readState(cfg.Checkpoint)
+	e, err := newEvaluator(cfg, open)
 	if err != nil {
 		return EvalResult{}, err
 	}
-	head, _, err := models.ReadAdapter(cfg.Checkpoint)
+	defer e.close()
+	if err := eachBatch(ctx, e.cache, e.pick(), e.subject.state.Config.BatchPairs, e.score); err != nil {
+		return EvalResult{}, err
+	}
+	return e.result()
+}
+
+// evaluator scores pairs of a cache under a checkpoint.
+type evaluator struct {
+	cfg     EvalConfig
+	cache   *refcache.Reader
+	engine  models.Engine
+	subject subject
+}
+
+// subject is a checkpoint and what is known of it so far.
+type subject struct {
+	state  trainerState
+	scorer *scorer
+	window loss.Metrics
+	boot   *bootstrap
+}
+
+func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
+	e = &evaluator{cfg: cfg}
+	if e.subject.state, err = readState(cfg.Checkpoint); err != nil {
+		return nil, err
+	}
+	objective, err := e.subject.state.Config.objective()
 	if err != nil {
-		return EvalResult{}, err
+		return nil, err
 	}
-	cache, err := refcache.Open(cfg.Cache)
+	if e.cache, err = refcache.Open(cfg.Cache); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			e.close()
+		}
+	}()
+	v, err := vocabulary(e.cache)
 	if err != nil {
-		return EvalResult{}, err
+		return nil, err
 	}
-	defer cache.Close()
-	if err := cache.Manifest().Check(map[string]string{"model": state.Identity["model"]}); err != nil {
-		return EvalResult{}, err
+	if e.engine, err = open(cfg.Engine, v); err != nil {
+		return nil, err
 	}
-	objective, err := state.Config.objective()
+	return e, e.subject.open(cfg.Checkpoint, e, objective)
+}
+
+// open reads the head of a checkpoint, which must have been trained on the model of the cache.
+func (s *subject) open(checkpoint string, e *evaluator, objective *loss.Objective) error {
+	if err := e.cache.Manifest().Check(map[string]string{"model": s.state.Identity["model"]}); err != nil {
+		return err
+	}
+	head, _, err := models.ReadAdapter(checkpoint)
 	if err != nil {
-		return EvalResult{}, err
+		return err
 	}
-	v, err := vocabulary(cache)
-	if err != nil {
-		return EvalResult{}, err
+	s.scorer = newScorer(head, e.engine, objective, s.state.Config.MicroTokens)
+	s.boot = newBootstrap()
+	return nil
+}
+
+func (e *evaluator) close() {
+	if e.engine != nil {
+		e.engine.Close()
 	}
-	engine, err := open(cfg.Engine, v)
-	if err != nil {
-		return EvalResult{}, err
+	e.cache.Close()
+}
+
+// pick chooses the pairs to score.
+func (e *evaluator) pick() func(prompt [16]byte) bool {
+	if e.cfg.All {
+		return everyPair
 	}
-	defer engine.Close()
-	pick := newSplit(state.Config.EvalFrac).heldOut
-	if cfg.All {
-		pick = everyPair
+	return newSplit(e.subject.state.Config.EvalFrac).heldOut
+}
+
+func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
+	return e.subject.score(ctx, rows)
+}
+
+func (s *subject) score(ctx context.Context, rows []refcache.Row) error {
+	if err := s.scorer.score(ctx, rows, &s.window, false); err != nil {
+		return err
 	}
-	s := newScorer(head, engine, objective, state.Config.MicroTokens)
-	m, err := meansOf(ctx, s, cache, pick, state.Config.BatchPairs)
-	if err != nil {
-		return EvalResult{}, err
+	for i := range rows {
+		s.boot.add(rows[i].PromptKey, &s.scorer.each[i])
 	}
+	return nil
+}
+
+func (e *evaluator) result() (EvalResult, error) {
+	s := &e.subject
+	m := s.window.Means()
 	if m.Pairs == 0 {
 		return EvalResult{}, fmt.Errorf("pipeline: the cache has no held-out pair (--eval-frac was %g); --all scores every pair",
-			state.Config.EvalFrac)
+			s.state.Config.EvalFrac)
 	}
+	figures := means(m)
 	return EvalResult{
-		Cache: cfg.Cache, Checkpoint: cfg.Checkpoint, Step: state.Step, Pairs: int64(m.Pairs), Metrics: means(m),
+		Cache: e.cfg.Cache, Checkpoint: e.cfg.Checkpoint, Step: s.state.Step, Pairs: int64(m.Pairs), HeldOut: !e.cfg.All,
+		ChosenTokens: int64(m.ChosenTokens), RejectedTokens: int64(m.Tokens - m.ChosenTokens),
+		Metrics: figures, Intervals: intervalsOf(figures, s.boot.table()),
+		LengthBuckets: s.window.LengthBuckets(), Calibration: s.window.Calibration(), Alarms: alarms(m),
 	}, nil
 }
 
-// meansOf scores the pairs of the cache whose prompts pick chooses, in cache order.
+// An Alarm is a finding that spoils a policy whatever its accuracy.
+type Alarm struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+const (
+	// displacedDrift is the drift of chosen tokens, nats, below which likelihood
+	// displacement is called strong: each is then e^-0.1, a tenth, less probable than
+	// under the reference. Weaker drift comes with most preference training.
+	displacedDrift = -0.1
+	// displacedShare of the pairs must show it, or a few outliers make the mean.
+	displacedShare = 0.5
+)
+
+// alarms lists what is wrong; it is empty, not nil, where nothing is.
+func alarms(m loss.Means) []Alarm {
+	found := []Alarm{}
+	if m.DriftChosen < displacedDrift && m.ChosenLowered > displacedShare {
+		found = append(found, Alarm{"likelihood displacement", fmt.Sprintf(
+			"chosen completions became less likely, by %.2f nats a token, in %.0f %% of the pairs; "+
+				"add sft to the loss or take dpop, raise beta or train less", -m.DriftChosen, 100*m.ChosenLowered)})
+	}
+	return found
+}
+
+// meansOf scores the pairs of the cache whose prompts pick chooses.
 func meansOf(ctx context.Context, s *scorer, cache *refcache.Reader, pick func(prompt [16]byte) bool, batch int) (loss.Means, error) {
 	var window loss.Metrics
+	err := eachBatch(ctx, cache, pick, batch, func(ctx context.Context, rows []refcache.Row) error {
+		return s.score(ctx, rows, &window, false)
+	})
+	return window.Means(), err
+}
+
+// eachBatch reads the pairs whose prompts pick chooses, in cache order.
+func eachBatch(ctx context.Context, cache *refcache.Reader, pick func(prompt [16]byte) bool, batch int,
+	do func(context.Context, []refcache.Row) error,
+) error {
 	rows := make([]refcache.Row, batch)
 	n := 0
-	flush := func() error {
-		if n == 0 {
-			return nil
-		}
-		err := s.score(ctx, rows[:n], &window, false)
-		n = 0
-		return err
-	}
 	for i := range cache.Len() {
 		if err := context.Cause(ctx); err != nil {
-			return loss.Means{}, err
+			return err
 		}
 		key, err := cache.Key(i)
 		if err != nil {
-			return loss.Means{}, err
+			return err
 		}
 		if !pick(key) {
 			continue
 		}
 		if err := cache.Row(i, &rows[n]); err != nil {
-			return loss.Means{}, err
+			return err
 		}
-		if n++; n == len(rows) {
-			if err := flush(); err != nil {
-				return loss.Means{}, err
-			}
+		if n++; n < len(rows) {
+			continue
 		}
+		if err := do(ctx, rows); err != nil {
+			return err
+		}
+		n = 0
 	}
-	if err := flush(); err != nil {
-		return loss.Means{}, err
+	if n == 0 {
+		return nil
 	}
-	return window.Means(), nil
+	return do(ctx, rows[:n])
 }
 
 // vocabulary reads the frozen LM head of a cache.

@@ -48,14 +48,19 @@ func (v Values) MarshalJSON() ([]byte, error) {
 		}
 		b.WriteString(strconv.Quote(x.Name))
 		b.WriteByte(':')
-		if finite(x.Value) {
-			b.WriteString(strconv.FormatFloat(x.Value, 'g', -1, 64))
-		} else {
-			b.WriteString("null")
-		}
+		writeNumber(&b, x.Value)
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
+}
+
+// writeNumber writes a JSON number, or null for one that is not finite.
+func writeNumber(b *bytes.Buffer, x float64) {
+	if finite(x) {
+		b.WriteString(strconv.FormatFloat(x, 'g', -1, 64))
+	} else {
+		b.WriteString("null")
+	}
 }
 
 // UnmarshalJSON reads one object in its order.
