@@ -9,7 +9,9 @@ import (
 	"syscall"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
@@ -95,8 +97,10 @@ func classify(err error, advice advice) (code int, hint string) {
 	case errors.Is(err, refcache.ErrIncomplete):
 		return exitUsage, "finish it first: run the precompute-ref command that began it again"
 	case is[*pipeline.FieldError](err), is[*pipeline.SettingsError](err), is[*pipeline.ModelError](err),
-		is[*onnx.RefusedError](err), errors.Is(err, refcache.ErrNotCache):
+		is[*onnx.RefusedError](err), is[*tokenizer.UnsupportedError](err), errors.Is(err, refcache.ErrNotCache):
 		return exitUsage, ""
+	case is[*encode.NoTemplateError](err):
+		return exitUsage, "--chat-template FILE names one, --chat-template none does without"
 	case is[*pipeline.BadDataError](err):
 		return exitData, "mend the rows, name the right columns (--column-prompt …), or allow more with --max-bad-frac"
 	case is[*datasets.RowError](err), is[*pipeline.NoRowsError](err):
@@ -152,6 +156,7 @@ func adviceFor(command string) advice {
 		return advice{
 			interrupted: "its folder keeps what was finished; to run it again, remove the folder or name another with --out",
 			full:        "make room, remove the folder and run it again, or name one elsewhere with --out",
+			stale:       "remove the folder, or name another with --out",
 		}
 	}
 	return advice{

@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
@@ -41,6 +43,9 @@ func TestExitCodes(t *testing.T) {
 		{"folder in use", "train", &pipeline.LockedError{Path: "run"}, exitFailed, "wait"},
 		{"model", "train", &pipeline.ModelError{}, exitUsage, ""},
 		{"refused graph", "precompute-ref", &onnx.RefusedError{}, exitUsage, ""},
+		{"refused tokenizer", "precompute-ref", &tokenizer.UnsupportedError{}, exitUsage, ""},
+		{"no chat template", "precompute-ref", &encode.NoTemplateError{}, exitUsage, "--chat-template none"},
+		{"stale, demonstration", "demo", &refcache.StaleError{}, exitUsage, "--out"},
 		{"stale, reference pass", "precompute-ref", &refcache.StaleError{}, exitUsage, "remove the folder, or name another --out"},
 		{"stale, training", "train", &refcache.StaleError{}, exitUsage, "run precompute-ref again"},
 		{"stale, evaluation", "eval", &refcache.StaleError{}, exitUsage, "the checkpoint was trained with"},
