@@ -13,6 +13,8 @@ import (
 type EvalConfig struct {
 	Cache      string `json:"cache" yaml:"cache"`
 	Checkpoint string `json:"checkpoint" yaml:"checkpoint"`
+	// Against, where given, is a checkpoint to compare with on the same pairs.
+	Against string `json:"against,omitempty" yaml:"against,omitempty"`
 	// All scores every pair instead of those that training held out.
 	All bool `json:"all,omitempty" yaml:"all,omitempty"`
 	// Engine multiplies matrices: ort or gonum.
@@ -35,7 +37,7 @@ type EvalResult struct {
 	Step       int64  `json:"step"`
 	Pairs      int64  `json:"pairs"`
 	// HeldOut says that the pairs are those the checkpoint's training held out (where the
-	// cache is another one: would have).
+	// cache is another one: would have), and that of Against too.
 	HeldOut        bool  `json:"held_out"`
 	ChosenTokens   int64 `json:"chosen_tokens"`
 	RejectedTokens int64 `json:"rejected_tokens"`
@@ -47,6 +49,8 @@ type EvalResult struct {
 	LengthBuckets []loss.LengthBucket   `json:"length_buckets"`
 	Calibration   []loss.CalibrationBin `json:"calibration"`
 	Alarms        []Alarm               `json:"alarms"`
+	// Against is the comparison with another checkpoint, where one was asked for.
+	Against *Against `json:"against,omitempty"`
 }
 
 // Evaluate scores the pairs of a cache that training held out (the split is by
@@ -66,12 +70,14 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine) (EvalResult,
 	return e.result()
 }
 
-// evaluator scores pairs of a cache under a checkpoint.
+// evaluator scores pairs of a cache under a checkpoint, or two.
 type evaluator struct {
 	cfg     EvalConfig
 	cache   *refcache.Reader
 	engine  models.Engine
 	subject subject
+	against *subject // nil: none
+	discord discordance
 }
 
 // subject is a checkpoint and what is known of it so far.
@@ -86,6 +92,12 @@ func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
 	e = &evaluator{cfg: cfg}
 	if e.subject.state, err = readState(cfg.Checkpoint); err != nil {
 		return nil, err
+	}
+	if cfg.Against != "" {
+		e.against = new(subject)
+		if e.against.state, err = readState(cfg.Against); err != nil {
+			return nil, err
+		}
 	}
 	objective, err := e.subject.state.Config.objective()
 	if err != nil {
@@ -106,7 +118,11 @@ func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
 	if e.engine, err = open(cfg.Engine, v); err != nil {
 		return nil, err
 	}
-	return e, e.subject.open(cfg.Checkpoint, e, objective)
+	err = e.subject.open(cfg.Checkpoint, e, objective)
+	if err == nil && e.against != nil {
+		err = e.against.open(cfg.Against, e, objective)
+	}
+	return e, err
 }
 
 // open reads the head of a checkpoint, which must have been trained on the model of the cache.
@@ -118,7 +134,7 @@ func (s *subject) open(checkpoint string, e *evaluator, objective *loss.Objectiv
 	if err != nil {
 		return err
 	}
-	s.scorer = newScorer(head, e.engine, objective, s.state.Config.MicroTokens)
+	s.scorer = newScorer(head, e.engine, objective, e.subject.state.Config.MicroTokens)
 	s.boot = newBootstrap()
 	return nil
 }
@@ -135,11 +151,30 @@ func (e *evaluator) pick() func(prompt [16]byte) bool {
 	if e.cfg.All {
 		return everyPair
 	}
-	return newSplit(e.subject.state.Config.EvalFrac).heldOut
+	return newSplit(e.share()).heldOut
+}
+
+// share is that of the prompts that no training saw: a smaller share holds out a part
+// of what a larger one does.
+func (e *evaluator) share() float64 {
+	frac := e.subject.state.Config.EvalFrac
+	if e.against != nil {
+		frac = min(frac, e.against.state.Config.EvalFrac)
+	}
+	return frac
 }
 
 func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
-	return e.subject.score(ctx, rows)
+	if err := e.subject.score(ctx, rows); err != nil || e.against == nil {
+		return err
+	}
+	if err := e.against.score(ctx, rows); err != nil {
+		return err
+	}
+	for i := range rows {
+		e.discord.add(&e.subject.scorer.each[i], &e.against.scorer.each[i])
+	}
+	return nil
 }
 
 func (s *subject) score(ctx context.Context, rows []refcache.Row) error {
@@ -157,15 +192,19 @@ func (e *evaluator) result() (EvalResult, error) {
 	m := s.window.Means()
 	if m.Pairs == 0 {
 		return EvalResult{}, fmt.Errorf("pipeline: the cache has no held-out pair (--eval-frac was %g); --all scores every pair",
-			s.state.Config.EvalFrac)
+			e.share())
 	}
 	figures := means(m)
-	return EvalResult{
+	r := EvalResult{
 		Cache: e.cfg.Cache, Checkpoint: e.cfg.Checkpoint, Step: s.state.Step, Pairs: int64(m.Pairs), HeldOut: !e.cfg.All,
 		ChosenTokens: int64(m.ChosenTokens), RejectedTokens: int64(m.Tokens - m.ChosenTokens),
 		Metrics: figures, Intervals: intervalsOf(figures, s.boot.table()),
 		LengthBuckets: s.window.LengthBuckets(), Calibration: s.window.Calibration(), Alarms: alarms(m),
-	}, nil
+	}
+	if e.against != nil {
+		r.Against = compare(s, e.against, e.cfg.Against, &e.discord)
+	}
+	return r, nil
 }
 
 // An Alarm is a finding that spoils a policy whatever its accuracy.

@@ -17,7 +17,8 @@ from an evaluation set. Intervals hold 95 % of 1,000 bootstrap resamples of the
 prompts; memory does not grow with the pairs.
 
   dpo-pipe eval --cache ./cache --checkpoint ./run/best
-  dpo-pipe eval --cache ./eval-cache --checkpoint ./run/best --all --json`
+  dpo-pipe eval --cache ./eval-cache --checkpoint ./run/best --all --json
+  dpo-pipe eval --cache ./cache --checkpoint ./run/best --against ./other-run/best`
 
 func (a *app) evalCommand() *cli.Command {
 	return &cli.Command{
@@ -26,6 +27,7 @@ func (a *app) evalCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
 			&cli.StringFlag{Name: "checkpoint", Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
+			&cli.StringFlag{Name: "against", Usage: "compare with this checkpoint `FOLDER` on the same pairs"},
 			&cli.BoolFlag{Name: "all", Usage: "score every pair, not only those held out"},
 			&cli.StringFlag{Name: "engine", Value: "ort", Usage: "who multiplies matrices: ort or gonum"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
@@ -35,7 +37,7 @@ func (a *app) evalCommand() *cli.Command {
 
 func (a *app) eval(c *cli.Context) error {
 	cfg := pipeline.EvalConfig{
-		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), All: c.Bool("all"), Engine: c.String("engine"),
+		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), Against: c.String("against"), All: c.Bool("all"), Engine: c.String("engine"),
 	}
 	result, err := pipeline.Evaluate(c.Context, cfg, a.engines(runtimeOptionsFrom(c)))
 	if err != nil {
@@ -55,19 +57,45 @@ func printEval(w io.Writer, r pipeline.EvalResult) {
 	}
 	fmt.Fprintf(w, "%s %spairs, %s chosen and %s rejected tokens, step %s\n", thousands(r.Pairs), which,
 		thousands(r.ChosenTokens), thousands(r.RejectedTokens), thousands(r.Step))
-	fmt.Fprintf(w, "  %-22s %12s %22s\n", "", "", "95 % interval")
-	for _, m := range r.Metrics {
-		if m.Name == "clamped" && m.Value == 0 {
-			continue
-		}
-		in := r.Intervals.Get(m.Name)
-		fmt.Fprintf(w, "  %-22s %12s %22s\n", m.Name, fixed(m.Value, 4), fixed(in.Low, 4)+" … "+fixed(in.High, 4))
+	if r.Against != nil {
+		printAgainst(w, r.Metrics, r.Against)
+	} else {
+		printFigures(w, r)
 	}
-	printShares(w, r)
 	for _, a := range r.Alarms {
 		fmt.Fprintf(w, "ALARM %s: %s\n", a.Name, a.Text)
 	}
 }
+
+// printFigures prints every metric with its interval, and accuracy by kinds of pairs.
+func printFigures(w io.Writer, r pipeline.EvalResult) {
+	fmt.Fprintf(w, "  %-22s %12s %22s\n", "", "", "95 % interval")
+	for _, m := range shown(r.Metrics) {
+		fmt.Fprintf(w, "  %-22s %12s %22s\n", m.Name, fixed(m.Value, 4), between(r.Intervals.Get(m.Name)))
+	}
+	printShares(w, r)
+}
+
+// printAgainst prints the metrics of two checkpoints, and whether they differ.
+func printAgainst(w io.Writer, metrics pipeline.Values, c *pipeline.Against) {
+	fmt.Fprintf(w, "against %s, step %s\n", c.Checkpoint, thousands(c.Step))
+	fmt.Fprintf(w, "  %-22s %10s %10s %11s %22s\n", "", "this", "against", "difference", "95 % interval")
+	for _, m := range shown(metrics) {
+		fmt.Fprintf(w, "  %-22s %10s %10s %11s %22s\n", m.Name, fixed(m.Value, 4), fixed(c.Metrics.Get(m.Name), 4),
+			fixed(c.Differences.Get(m.Name), 4), between(c.Intervals.Get(m.Name)))
+	}
+	for _, t := range c.Tests {
+		fmt.Fprintf(w, "%s: %s pairs right here alone, %s there alone; by chance with p = %.3g (McNemar, exact)\n",
+			t.Metric, thousands(t.Only), thousands(t.OnlyAgainst), t.P)
+	}
+}
+
+// shown leaves out the share of clamped pairs where there is none.
+func shown(metrics pipeline.Values) pipeline.Values {
+	return slices.DeleteFunc(slices.Clone(metrics), func(m pipeline.Value) bool { return m.Name == "clamped" && m.Value == 0 })
+}
+
+func between(i pipeline.Interval) string { return fixed(i.Low, 4) + " … " + fixed(i.High, 4) }
 
 // printShares prints accuracy by length difference and by confidence.
 func printShares(w io.Writer, r pipeline.EvalResult) {
