@@ -207,6 +207,17 @@ func TestARunIsLocked(t *testing.T) {
 	}
 }
 
+// A kill before the settings are written leaves a folder that can be used.
+func TestARunFolderWithoutSettings(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.trainConfig(w.cache(20))
+	must(t, os.MkdirAll(filepath.Join(cfg.Out, checkpointsName), 0o777))
+	must(t, os.WriteFile(filepath.Join(cfg.Out, ".lock"), nil, 0o666))
+	cfg.Resume = true
+	_, err := Train(context.Background(), cfg, gonumEngine, nil)
+	must(t, err)
+}
+
 func TestNoRows(t *testing.T) {
 	w := newWorld(t)
 	w.write("empty.jsonl", "")

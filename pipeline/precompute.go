@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
@@ -68,22 +65,10 @@ func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Re
 // checkCacheFolder refuses, before the model is loaded, a folder that holds
 // something else than a cache.
 func checkCacheFolder(path string) error {
-	entries, err := os.ReadDir(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return &FieldError{"--out", path, "a folder: " + err.Error()}
-	case len(entries) == 0 || refcache.IsCache(path):
+	if refcache.IsCache(path) {
 		return nil
 	}
-	for _, e := range entries {
-		// What a kill leaves before there is a manifest.
-		if e.Name() != "head.safetensors" && !strings.HasPrefix(e.Name(), ".") {
-			return &FieldError{"--out", path, fmt.Sprintf("a new folder or a reference cache; that one holds %q", e.Name())}
-		}
-	}
-	return nil
+	return checkNew(path, "reference cache", "head.safetensors")
 }
 
 // precompute is the state of one pass.

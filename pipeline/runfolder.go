@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 
 	"go.yaml.in/yaml/v3"
 
@@ -49,17 +51,11 @@ type LockedError = lockfile.LockedError
 // checkRun refuses, without writing, a folder that holds something else, or a
 // run that must not be gone on with.
 func checkRun(cfg TrainConfig) error {
-	entries, err := os.ReadDir(cfg.Out)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return &FieldError{"--out", cfg.Out, "a folder: " + err.Error()}
-	case len(entries) == 0:
-		return nil
-	case !isFile(filepath.Join(cfg.Out, configName)):
-		return &FieldError{"--out", cfg.Out, fmt.Sprintf("a new folder or a run; that one holds %q", entries[0].Name())}
-	case !cfg.Resume:
+	if !isFile(filepath.Join(cfg.Out, configName)) {
+		// A kill before there are settings leaves an empty folder for checkpoints.
+		return checkNew(cfg.Out, "run", checkpointsName)
+	}
+	if !cfg.Resume {
 		return &RunExistsError{cfg.Out}
 	}
 	have, err := LoadRunConfig(cfg.Out)
@@ -67,6 +63,26 @@ func checkRun(cfg TrainConfig) error {
 		return err
 	}
 	return sameRun(have, cfg)
+}
+
+// checkNew refuses an output folder that holds something else than what a killed
+// process leaves: hidden files and those named.
+func checkNew(path, kind string, left ...string) error {
+	entries, err := os.ReadDir(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return &FieldError{"--out", path, "a folder; that is a file"}
+	case err != nil:
+		return fmt.Errorf("pipeline: output folder: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(left, e.Name()) {
+			return &FieldError{"--out", path, fmt.Sprintf("a new folder or a %s; that one holds %q", kind, e.Name())}
+		}
+	}
+	return nil
 }
 
 // createRun makes the run folder, and writes down the settings: those that may

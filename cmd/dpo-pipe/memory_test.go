@@ -21,8 +21,8 @@ const memorySlack = 1.10
 // TestMemoryDoesNotGrowWithTheData runs both stages on pairs repeated 1, 10 and
 // 100 times and compares the peaks of resident memory.
 func TestMemoryDoesNotGrowWithTheData(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes minutes")
+	if testing.Short() || raceDetector {
+		t.Skip("takes minutes, and measures nothing under the race detector")
 	}
 	dir := t.TempDir()
 	if err := demo.WriteTo(dir); err != nil {
