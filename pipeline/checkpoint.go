@@ -25,9 +25,12 @@ type trainerState struct {
 	Format int   `json:"format"`
 	Step   int64 `json:"step"`
 	// MetricsBytes is the length of metrics.jsonl at this step.
-	MetricsBytes int64   `json:"metrics_bytes"`
-	BestStep     int64   `json:"best_step,omitempty"`
-	BestLoss     float64 `json:"best_loss,omitempty"`
+	MetricsBytes int64 `json:"metrics_bytes"`
+	// Best are the best of the evaluated checkpoints. Stale counts evaluations since
+	// the first of them; Stopped says that they became too many.
+	Best    ranking `json:"best,omitempty"`
+	Stale   int     `json:"stale,omitempty"`
+	Stopped bool    `json:"stopped,omitempty"`
 	// Before and After are held-out metrics of the fresh head and of the newest evaluation.
 	Before Values `json:"before,omitempty"`
 	After  Values `json:"after,omitempty"`
@@ -135,8 +138,8 @@ func (t *trainer) point() error {
 	if err := pointTo(t.cfg.Out, lastName, stepName(t.saved)); err != nil {
 		return err
 	}
-	if best := t.state.BestStep; best > 0 {
-		if err := pointTo(t.cfg.Out, bestName, stepName(best)); err != nil {
+	if len(t.state.Best) > 0 {
+		if err := pointTo(t.cfg.Out, bestName, stepName(t.state.Best[0].Step)); err != nil {
 			return err
 		}
 	}
@@ -187,14 +190,14 @@ func readState(checkpoint string) (trainerState, error) {
 	return s, nil
 }
 
-// prune removes all but the newest Keep checkpoints and the best.
+// prune removes all but the newest Keep checkpoints and the best KeepBest.
 func (t *trainer) prune() error {
 	steps, err := checkpointSteps(t.cfg.Out)
 	if err != nil {
 		return err
 	}
 	for _, step := range steps[:max(0, len(steps)-t.cfg.Keep)] {
-		if step == t.state.BestStep {
+		if t.state.Best.has(step) {
 			continue
 		}
 		if err := atomicfile.RemoveDir(filepath.Join(t.cfg.Out, checkpointsName, stepName(step))); err != nil {

@@ -154,8 +154,14 @@ type TrainConfig struct {
 	EvalEvery int64 `json:"eval_every" yaml:"eval_every"`
 	SaveEvery int64 `json:"save_every" yaml:"save_every"`
 	LogEvery  int64 `json:"log_every" yaml:"log_every"`
-	// Keep is how many of the newest checkpoints stay; best stays always.
-	Keep int `json:"keep" yaml:"keep"`
+	// Keep is how many of the newest checkpoints stay, KeepBest how many of the best by
+	// BestMetric, a metric of the held-out pairs; BestDirection is lower, higher or auto.
+	Keep          int    `json:"keep" yaml:"keep"`
+	KeepBest      int    `json:"keep_best" yaml:"keep_best"`
+	BestMetric    string `json:"best_metric" yaml:"best_metric"`
+	BestDirection string `json:"best_direction" yaml:"best_direction"`
+	// EarlyStop ends training after so many evaluations without a better best; 0 never.
+	EarlyStop int `json:"early_stop" yaml:"early_stop"`
 
 	// Engine multiplies the matrices: ort or gonum.
 	Engine string `json:"engine" yaml:"engine"`
@@ -173,7 +179,8 @@ func DefaultTrainConfig() TrainConfig {
 		LDAlpha: o.LDAlpha, Gamma: o.Gamma, NLLWeight: o.NLLWeight, Lambda: o.Lambda, Tau: o.Temperature,
 		LR: 1e-3, Schedule: "cosine", Warmup: 0.1, MaxGradNorm: 1,
 		Epochs: 1, BatchPairs: 16,
-		EvalFrac: 0.1, SaveEvery: 100, LogEvery: 10, Keep: 2,
+		EvalFrac: 0.1, SaveEvery: 100, LogEvery: 10,
+		Keep: 2, KeepBest: 1, BestMetric: "loss", BestDirection: autoDirection,
 		Engine: "ort", Seed: 42,
 	}
 }
@@ -211,6 +218,7 @@ func (c TrainConfig) Validate() error {
 	k.that(c.SaveEvery >= 1, "--save-every", c.SaveEvery, "1 or more steps")
 	k.that(c.LogEvery >= 1, "--log-every", c.LogEvery, "1 or more steps")
 	k.that(c.Keep >= 1, "--keep", c.Keep, "1 or more checkpoints")
+	k.best(c)
 	k.engine(c.Engine)
 	return k.err()
 }

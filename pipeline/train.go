@@ -22,9 +22,14 @@ type OpenEngine func(name string, v *models.Vocabulary) (models.Engine, error)
 type TrainResult struct {
 	Out        string `json:"out"`
 	Checkpoint string `json:"checkpoint"`
-	// Best is the checkpoint with the lowest held-out loss; empty without held-out pairs.
-	Best  string `json:"best,omitempty"`
-	Steps int64  `json:"steps"`
+	// Best is the link to the checkpoint that is best by BestMetric on the held-out pairs,
+	// the first of BestCheckpoints; empty without such pairs. Checkpoint stays the newest.
+	Best            string             `json:"best,omitempty"`
+	BestMetric      string             `json:"best_metric,omitempty"`
+	BestCheckpoints []RankedCheckpoint `json:"best_checkpoints,omitempty"`
+	Steps           int64              `json:"steps"`
+	// StoppedEarly says that training ended before its last step, for want of progress.
+	StoppedEarly bool `json:"stopped_early,omitempty"`
 	// ResumedAt is the step of the checkpoint that this process went on from; equal to
 	// Steps for a run that was finished before.
 	ResumedAt    int64   `json:"resumed_at_step,omitempty"`
@@ -138,6 +143,9 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 	if t.part, err = newPartition(ctx, cache, cfg.EvalFrac); err != nil {
 		return nil, err
 	}
+	if cfg.EarlyStop > 0 && t.part.held == 0 {
+		return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and --early-stop needs some"}
+	}
 	t.total = stepsPerEpoch(t.part.train, cfg.BatchPairs) * int64(cfg.Epochs)
 	if cfg.MaxSteps > 0 {
 		t.total = min(t.total, cfg.MaxSteps)
@@ -221,7 +229,7 @@ func (t *trainer) loop(ctx context.Context) error {
 	whole := context.WithoutCancel(ctx)
 	feed := openFeed(whole, t.cache, t.part, t.cfg, t.state.Step)
 	defer feed.close()
-	for t.state.Step < t.total {
+	for !t.done() {
 		if ctx.Err() != nil {
 			return errors.Join(context.Cause(ctx), t.save())
 		}
@@ -273,11 +281,11 @@ func (t *trainer) afterStep(ctx context.Context) error {
 		}
 	}
 	if due(t.cfg.EvalEvery) {
-		better, err := t.evaluateStep(ctx)
+		keep, err := t.evaluateStep(ctx)
 		if err != nil {
 			return err
 		}
-		save = save || better
+		save = save || keep || t.state.Stopped
 	}
 	if save {
 		return t.save()
@@ -293,11 +301,9 @@ func (t *trainer) finish() (TrainResult, error) {
 		TrainPairs: t.part.train, HeldOutPairs: t.part.held, Seconds: seconds,
 		TokensPerSecond: float64(t.tokens) / seconds, Before: t.state.Before, After: t.state.After,
 	}
-	if t.state.BestStep > 0 {
-		r.Best = filepath.Join(t.cfg.Out, bestName)
-	}
+	t.tellBest(&r)
 	summary := filepath.Join(t.cfg.Out, summaryName)
-	if t.resumedAt == t.total && exists(summary) {
+	if t.resumedAt == t.state.Step && exists(summary) {
 		return r, nil // the figures of the process that did the work stay
 	}
 	return r, atomicfile.WriteFile(summary, func(w io.Writer) error { return writeJSON(w, r) })

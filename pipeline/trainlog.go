@@ -53,14 +53,10 @@ func (t *trainer) evaluate(ctx context.Context) (Values, error) {
 	return v, t.metrics.append(append(t.position(), v.Prefixed("eval_")...))
 }
 
-// evaluateStep evaluates and reports whether the head is the best so far.
-func (t *trainer) evaluateStep(ctx context.Context) (better bool, err error) {
+// evaluateStep evaluates and reports whether the head must be kept.
+func (t *trainer) evaluateStep(ctx context.Context) (keep bool, err error) {
 	if t.after, err = t.evaluate(ctx); err != nil || t.after == nil {
 		return false, err
 	}
-	if l := t.after.Get("loss"); t.state.BestStep == 0 || l < t.state.BestLoss {
-		t.state.BestStep, t.state.BestLoss = t.state.Step, l
-		return true, nil
-	}
-	return false, nil
+	return t.rank(), nil
 }

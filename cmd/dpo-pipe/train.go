@@ -61,6 +61,10 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.Int64Flag{Name: "save-every", Value: d.SaveEvery, Usage: "write a checkpoint every `N` steps"},
 			&cli.Int64Flag{Name: "log-every", Value: d.LogEvery, Usage: "write metrics every `N` steps"},
 			&cli.IntFlag{Name: "keep", Value: d.Keep, Usage: "how many of the newest checkpoints stay; best always does"},
+			&cli.IntFlag{Name: "keep-best", Value: d.KeepBest, Usage: "how many of the best checkpoints stay"},
+			&cli.StringFlag{Name: "best-metric", Value: d.BestMetric, Usage: "held-out metric that says which is best"},
+			&cli.StringFlag{Name: "best-direction", Value: d.BestDirection, Usage: "whether lower or higher is better; auto knows for most"},
+			&cli.IntFlag{Name: "early-stop", Value: d.EarlyStop, Usage: "end after `N` evaluations without a better best; 0 never"},
 			&cli.StringFlag{Name: "engine", Value: d.Engine, Usage: "who multiplies matrices: ort or gonum"},
 			&cli.Uint64Flag{Name: "seed", Value: d.Seed, Usage: "of initialisation and shuffling"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
@@ -114,6 +118,10 @@ func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
 	overlay(c, "save-every", c.Int64, &cfg.SaveEvery)
 	overlay(c, "log-every", c.Int64, &cfg.LogEvery)
 	overlay(c, "keep", c.Int, &cfg.Keep)
+	overlay(c, "keep-best", c.Int, &cfg.KeepBest)
+	overlay(c, "best-metric", c.String, &cfg.BestMetric)
+	overlay(c, "best-direction", c.String, &cfg.BestDirection)
+	overlay(c, "early-stop", c.Int, &cfg.EarlyStop)
 	overlay(c, "engine", c.String, &cfg.Engine)
 	overlay(c, "seed", c.Uint64, &cfg.Seed)
 	return cfg, cfg.Validate()
@@ -185,5 +193,12 @@ func printTrain(w io.Writer, r pipeline.TrainResult) {
 			fmt.Fprintf(w, "  %-20s %10s %10s\n", name, before, fixed(r.After.Get(name), 4))
 		}
 	}
+	if r.StoppedEarly {
+		fmt.Fprintf(w, "stopped early: %s did not become better\n", r.BestMetric)
+	}
 	fmt.Fprintf(w, "checkpoint %s\n", r.Checkpoint)
+	if len(r.BestCheckpoints) > 0 && r.BestCheckpoints[0].Step != r.Steps {
+		fmt.Fprintf(w, "best       %s (step %s, %s %s)\n", r.Best, thousands(r.BestCheckpoints[0].Step), r.BestMetric,
+			fixed(r.BestCheckpoints[0].Value, 4))
+	}
 }
