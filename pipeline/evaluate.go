@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/loss"
@@ -54,8 +55,9 @@ type EvalResult struct {
 }
 
 // Evaluate scores the pairs of a cache that training held out (the split is by
-// prompt alone, so it holds for any cache) under a checkpoint of dpo-pipe.
-func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine) (EvalResult, error) {
+// prompt alone, so it holds for any cache) under a checkpoint of dpo-pipe. The cache
+// is checked for damage first: a flipped bit moves figures silently.
+func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine, report Reporter) (EvalResult, error) {
 	if err := cfg.Validate(); err != nil {
 		return EvalResult{}, err
 	}
@@ -64,6 +66,10 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine) (EvalResult,
 		return EvalResult{}, err
 	}
 	defer e.close()
+	if err := verifyCache(ctx, e.cache, report); err != nil {
+		return EvalResult{}, err
+	}
+	e.report, e.start = report, time.Now()
 	if err := eachBatch(ctx, e.cache, e.pick(), e.subject.state.Config.BatchPairs, e.score); err != nil {
 		return EvalResult{}, err
 	}
@@ -78,6 +84,9 @@ type evaluator struct {
 	subject subject
 	against *subject // nil: none
 	discord discordance
+
+	report Reporter
+	start  time.Time
 }
 
 // subject is a checkpoint and what is known of it so far.
@@ -165,8 +174,15 @@ func (e *evaluator) share() float64 {
 }
 
 func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
-	if err := e.subject.score(ctx, rows); err != nil || e.against == nil {
+	if err := e.subject.score(ctx, rows); err != nil {
 		return err
+	}
+	m := e.subject.window.Means()
+	e.report.report(Progress{
+		Stage: "eval", Done: int64(m.Pairs), Unit: "pairs", Tokens: int64(m.Tokens), Elapsed: time.Since(e.start), Fresh: int64(m.Pairs),
+	})
+	if e.against == nil {
+		return nil
 	}
 	if err := e.against.score(ctx, rows); err != nil {
 		return err
@@ -199,12 +215,20 @@ func (e *evaluator) result() (EvalResult, error) {
 		Cache: e.cfg.Cache, Checkpoint: e.cfg.Checkpoint, Step: s.state.Step, Pairs: int64(m.Pairs), HeldOut: !e.cfg.All,
 		ChosenTokens: int64(m.ChosenTokens), RejectedTokens: int64(m.Tokens - m.ChosenTokens),
 		Metrics: figures, Intervals: intervalsOf(figures, s.boot.table()),
-		LengthBuckets: s.window.LengthBuckets(), Calibration: s.window.Calibration(), Alarms: alarms(m),
+		LengthBuckets: s.window.LengthBuckets(), Calibration: s.window.Calibration(), Alarms: alarms(figures),
 	}
 	if e.against != nil {
 		r.Against = compare(s, e.against, e.cfg.Against, &e.discord)
 	}
 	return r, nil
+}
+
+// verifyCache compares every byte of a cache with its checksum.
+func verifyCache(ctx context.Context, cache *refcache.Reader, report Reporter) error {
+	start := time.Now()
+	return cache.Verify(ctx, func(done, total int64) {
+		report.report(Progress{Stage: "check cache", Done: done, Total: total, Unit: "bytes", Fresh: done, Elapsed: time.Since(start)})
+	})
 }
 
 // An Alarm is a finding that spoils a policy whatever its accuracy.
@@ -223,12 +247,13 @@ const (
 )
 
 // alarms lists what is wrong; it is empty, not nil, where nothing is.
-func alarms(m loss.Means) []Alarm {
+func alarms(metrics Values) []Alarm {
 	found := []Alarm{}
-	if m.DriftChosen < displacedDrift && m.ChosenLowered > displacedShare {
+	drift, lowered := metrics.Get("drift/chosen"), metrics.Get("drift/chosen_lowered")
+	if drift < displacedDrift && lowered > displacedShare {
 		found = append(found, Alarm{"likelihood displacement", fmt.Sprintf(
 			"chosen completions became less likely, by %.2f nats a token, in %.0f %% of the pairs; "+
-				"add sft to the loss or take dpop, raise beta or train less", -m.DriftChosen, 100*m.ChosenLowered)})
+				"add sft to the loss or take dpop, raise beta or train less", -drift, 100*lowered)})
 	}
 	return found
 }

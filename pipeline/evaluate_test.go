@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
-	"github.com/dpo-pipe/dpo-pipe/loss"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx/onnxtest"
 )
@@ -26,7 +26,7 @@ func (w *world) trained() TrainConfig {
 func evaluated(t testing.TB, cfg EvalConfig) EvalResult {
 	t.Helper()
 	cfg.Engine = "gonum"
-	r, err := Evaluate(context.Background(), cfg, gonumEngine)
+	r, err := Evaluate(context.Background(), cfg, gonumEngine, nil)
 	must(t, err)
 	return r
 }
@@ -167,10 +167,25 @@ func TestEvaluateOnAnotherCache(t *testing.T) {
 	stranger.decoder = onnxtest.New(opt)
 	stranger.rt.decoder = stranger.decoder
 	must(t, stranger.decoder.WriteDir(stranger.path("model")))
-	_, err = Evaluate(context.Background(), EvalConfig{Cache: stranger.cache(8), Checkpoint: checkpoint, All: true, Engine: "gonum"}, gonumEngine)
+	_, err = Evaluate(context.Background(), EvalConfig{Cache: stranger.cache(8), Checkpoint: checkpoint, All: true, Engine: "gonum"}, gonumEngine, nil)
 	var stale *refcache.StaleError
 	if !errors.As(err, &stale) || stale.Key != "model" {
 		t.Errorf("a cache of another model: error is %v, want a *StaleError of model", err)
+	}
+}
+
+// A flipped bit of a cache is told, not evaluated.
+func TestEvaluateRefusesADamagedCache(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.trained()
+	part := filepath.Join(cfg.Cache, "part-00000.arrow")
+	data, err := os.ReadFile(part)
+	must(t, err)
+	data[len(data)/2] ^= 1
+	must(t, os.WriteFile(part, data, 0o666))
+	e := EvalConfig{Cache: cfg.Cache, Checkpoint: filepath.Join(cfg.Out, lastName), Engine: "gonum"}
+	if _, err := Evaluate(context.Background(), e, gonumEngine, nil); !errors.Is(err, refcache.ErrCorrupt) {
+		t.Errorf("error is %v, want refcache.ErrCorrupt", err)
 	}
 }
 
@@ -181,7 +196,7 @@ func TestEvaluateWithoutHeldOutPairs(t *testing.T) {
 	_, err := Train(context.Background(), cfg, gonumEngine, nil)
 	must(t, err)
 	e := EvalConfig{Cache: cfg.Cache, Checkpoint: filepath.Join(cfg.Out, lastName), Engine: "gonum"}
-	if _, err := Evaluate(context.Background(), e, gonumEngine); err == nil || !strings.Contains(err.Error(), "--all") {
+	if _, err := Evaluate(context.Background(), e, gonumEngine, nil); err == nil || !strings.Contains(err.Error(), "--all") {
 		t.Errorf("error is %v, want one that names --all", err)
 	}
 	e.All = true
@@ -202,7 +217,7 @@ func TestAlarms(t *testing.T) {
 		{"a few outliers", -0.5, 0.4, false},
 		{"strong", -0.11, 0.51, true},
 	} {
-		got := alarms(loss.Means{DriftChosen: tt.drift, ChosenLowered: tt.lowered})
+		got := alarms(Values{{"drift/chosen", tt.drift}, {"drift/chosen_lowered", tt.lowered}})
 		if got == nil || (len(got) == 1) != tt.alarm {
 			t.Errorf("%s: alarms are %v, want one: %v", tt.name, got, tt.alarm)
 		}

@@ -142,7 +142,7 @@ func TestEvaluateAgainst(t *testing.T) {
 	}
 	alone.Against = w.path("nowhere")
 	alone.Engine = "gonum"
-	if _, err := Evaluate(context.Background(), alone, gonumEngine); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Evaluate(context.Background(), alone, gonumEngine, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("against a folder that is not there: error is %v", err)
 	}
 }

@@ -42,6 +42,8 @@ type TrainResult struct {
 	// trained head; empty where none are held out.
 	Before Values `json:"before,omitempty"`
 	After  Values `json:"after,omitempty"`
+	// Alarms say what is wrong with the trained head.
+	Alarms []Alarm `json:"alarms,omitempty"`
 }
 
 // Train trains a policy head against the cache cfg.Cache and writes the run folder
@@ -134,10 +136,7 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 		return nil, err
 	}
 	t := &trainer{cfg: cfg, cache: cache, report: report, start: time.Now(), windowStart: time.Now()}
-	err = cache.Verify(ctx, func(done, total int64) {
-		report.report(Progress{Stage: "check cache", Done: done, Total: total, Unit: "bytes", Fresh: done, Elapsed: time.Since(t.start)})
-	})
-	if err != nil {
+	if err := verifyCache(ctx, cache, report); err != nil {
 		return nil, err
 	}
 	if t.part, err = newPartition(ctx, cache, cfg.EvalFrac); err != nil {
@@ -300,6 +299,7 @@ func (t *trainer) finish() (TrainResult, error) {
 		Out: t.cfg.Out, Checkpoint: filepath.Join(t.cfg.Out, lastName), Steps: t.state.Step, ResumedAt: t.resumedAt,
 		TrainPairs: t.part.train, HeldOutPairs: t.part.held, Seconds: seconds,
 		TokensPerSecond: float64(t.tokens) / seconds, Before: t.state.Before, After: t.state.After,
+		Alarms: alarms(t.state.After),
 	}
 	t.tellBest(&r)
 	summary := filepath.Join(t.cfg.Out, summaryName)

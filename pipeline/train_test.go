@@ -37,7 +37,7 @@ func TestTrainLearnsThePreference(t *testing.T) {
 	if r.TrainPairs+r.HeldOutPairs != 40 || r.HeldOutPairs == 0 {
 		t.Errorf("%d pairs trained on and %d held out, want 40 together", r.TrainPairs, r.HeldOutPairs)
 	}
-	e, err := Evaluate(context.Background(), EvalConfig{Cache: cfg.Cache, Checkpoint: r.Checkpoint, Engine: "gonum"}, gonumEngine)
+	e, err := Evaluate(context.Background(), EvalConfig{Cache: cfg.Cache, Checkpoint: r.Checkpoint, Engine: "gonum"}, gonumEngine, nil)
 	must(t, err)
 	for _, m := range r.After {
 		if got := e.Metrics.Get(m.Name); got != m.Value {

@@ -39,7 +39,9 @@ func (a *app) eval(c *cli.Context) error {
 	cfg := pipeline.EvalConfig{
 		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), Against: c.String("against"), All: c.Bool("all"), Engine: c.String("engine"),
 	}
-	result, err := pipeline.Evaluate(c.Context, cfg, a.engines(runtimeOptionsFrom(c)))
+	p := newProgress(a.stderr)
+	result, err := pipeline.Evaluate(c.Context, cfg, a.engines(runtimeOptionsFrom(c)), p.report)
+	p.end()
 	if err != nil {
 		return err
 	}
@@ -62,7 +64,11 @@ func printEval(w io.Writer, r pipeline.EvalResult) {
 	} else {
 		printFigures(w, r)
 	}
-	for _, a := range r.Alarms {
+	printAlarms(w, r.Alarms)
+}
+
+func printAlarms(w io.Writer, alarms []pipeline.Alarm) {
+	for _, a := range alarms {
 		fmt.Fprintf(w, "ALARM %s: %s\n", a.Name, a.Text)
 	}
 }

@@ -193,6 +193,7 @@ func printTrain(w io.Writer, r pipeline.TrainResult) {
 			fmt.Fprintf(w, "  %-20s %10s %10s\n", name, before, fixed(r.After.Get(name), 4))
 		}
 	}
+	printAlarms(w, r.Alarms)
 	if r.StoppedEarly {
 		fmt.Fprintf(w, "stopped early: %s did not become better\n", r.BestMetric)
 	}
