@@ -16,6 +16,9 @@ type EvalConfig struct {
 	Checkpoint string `json:"checkpoint" yaml:"checkpoint"`
 	// Against, where given, is a checkpoint to compare with on the same pairs.
 	Against string `json:"against,omitempty" yaml:"against,omitempty"`
+	// Data, where given, are the files that the cache was made from: accuracy is then
+	// told by their sources and scores too.
+	Data []string `json:"data,omitempty" yaml:"data,omitempty"`
 	// All scores every pair instead of those that training held out.
 	All bool `json:"all,omitempty" yaml:"all,omitempty"`
 	// Engine multiplies matrices: ort or gonum.
@@ -50,6 +53,10 @@ type EvalResult struct {
 	LengthBuckets []loss.LengthBucket   `json:"length_buckets"`
 	Calibration   []loss.CalibrationBin `json:"calibration"`
 	Alarms        []Alarm               `json:"alarms"`
+	// Sources and ScoreGaps tell accuracy by what the data says of its pairs; nil
+	// without EvalConfig.Data, empty where that has no such columns.
+	Sources   []SourceSlice `json:"sources,omitempty"`
+	ScoreGaps []GapSlice    `json:"score_gaps,omitempty"`
 	// Against is the comparison with another checkpoint, where one was asked for.
 	Against *Against `json:"against,omitempty"`
 }
@@ -69,6 +76,11 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine, report Repor
 	if err := verifyCache(ctx, e.cache, report); err != nil {
 		return EvalResult{}, err
 	}
+	if len(cfg.Data) > 0 {
+		if e.groups, err = openBreakdown(ctx, cfg.Data, e.cache.Manifest()); err != nil {
+			return EvalResult{}, err
+		}
+	}
 	e.report, e.start = report, time.Now()
 	if err := eachBatch(ctx, e.cache, e.pick(), e.subject.state.Config.BatchPairs, e.score); err != nil {
 		return EvalResult{}, err
@@ -84,6 +96,7 @@ type evaluator struct {
 	subject subject
 	against *subject // nil: none
 	discord discordance
+	groups  *breakdown // nil: not asked for
 
 	report Reporter
 	start  time.Time
@@ -152,6 +165,9 @@ func (e *evaluator) close() {
 	if e.engine != nil {
 		e.engine.Close()
 	}
+	if e.groups != nil {
+		e.groups.close()
+	}
 	e.cache.Close()
 }
 
@@ -181,6 +197,11 @@ func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
 	e.report.report(Progress{
 		Stage: "eval", Done: int64(m.Pairs), Unit: "pairs", Tokens: int64(m.Tokens), Elapsed: time.Since(e.start), Fresh: int64(m.Pairs),
 	})
+	if e.groups != nil {
+		if err := e.groups.add(ctx, rows, e.subject.scorer.each); err != nil {
+			return err
+		}
+	}
 	if e.against == nil {
 		return nil
 	}
@@ -216,6 +237,9 @@ func (e *evaluator) result() (EvalResult, error) {
 		ChosenTokens: int64(m.ChosenTokens), RejectedTokens: int64(m.Tokens - m.ChosenTokens),
 		Metrics: figures, Intervals: intervalsOf(figures, s.boot.table()),
 		LengthBuckets: s.window.LengthBuckets(), Calibration: s.window.Calibration(), Alarms: alarms(figures),
+	}
+	if e.groups != nil {
+		r.Sources, r.ScoreGaps = e.groups.bySource(), e.groups.byGap()
 	}
 	if e.against != nil {
 		r.Against = compare(s, e.against, e.cfg.Against, &e.discord)

@@ -18,7 +18,8 @@ prompts; memory does not grow with the pairs.
 
   dpo-pipe eval --cache ./cache --checkpoint ./run/best
   dpo-pipe eval --cache ./eval-cache --checkpoint ./run/best --all --json
-  dpo-pipe eval --cache ./cache --checkpoint ./run/best --against ./other-run/best`
+  dpo-pipe eval --cache ./cache --checkpoint ./run/best --against ./other-run/best
+  dpo-pipe eval --cache ./cache --checkpoint ./run/best --data preferences.jsonl`
 
 func (a *app) evalCommand() *cli.Command {
 	return &cli.Command{
@@ -28,6 +29,7 @@ func (a *app) evalCommand() *cli.Command {
 			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
 			&cli.StringFlag{Name: "checkpoint", Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
 			&cli.StringFlag{Name: "against", Usage: "compare with this checkpoint `FOLDER` on the same pairs"},
+			&cli.StringSliceFlag{Name: dataFlag, Usage: "the data files of the cache: tells accuracy by source and score gap"},
 			&cli.BoolFlag{Name: "all", Usage: "score every pair, not only those held out"},
 			&cli.StringFlag{Name: "engine", Value: "ort", Usage: "who multiplies matrices: ort or gonum"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
@@ -37,7 +39,7 @@ func (a *app) evalCommand() *cli.Command {
 
 func (a *app) eval(c *cli.Context) error {
 	cfg := pipeline.EvalConfig{
-		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), Against: c.String("against"), All: c.Bool("all"), Engine: c.String("engine"),
+		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), Against: c.String("against"), Data: c.StringSlice(dataFlag), All: c.Bool("all"), Engine: c.String("engine"),
 	}
 	p := newProgress(a.stderr)
 	result, err := pipeline.Evaluate(c.Context, cfg, a.engines(runtimeOptionsFrom(c)), p.report)
@@ -103,6 +105,9 @@ func shown(metrics pipeline.Values) pipeline.Values {
 
 func between(i pipeline.Interval) string { return fixed(i.Low, 4) + " … " + fixed(i.High, 4) }
 
+// shownSources is how many sources fit beside the rest on a screen.
+const shownSources = 6
+
 // printShares prints accuracy by length difference and by confidence.
 func printShares(w io.Writer, r pipeline.EvalResult) {
 	share := func(of string, accuracy float64, pairs int) string {
@@ -114,6 +119,23 @@ func printShares(w io.Writer, r pipeline.EvalResult) {
 	}
 	for _, b := range r.Calibration {
 		confidences = append(confidences, share(fixed(b.Confidence, 2), b.Accuracy, b.Pairs))
+	}
+	if len(r.Sources) > 0 {
+		fmt.Fprintln(w, "accuracy by source (pairs)")
+		for _, s := range r.Sources[:min(shownSources, len(r.Sources))] {
+			fmt.Fprintln(w, share(s.Source, s.Accuracy, s.Pairs))
+		}
+		if more := len(r.Sources) - shownSources; more > 0 {
+			fmt.Fprintf(w, "  and %d more, all with --json\n", more)
+		}
+	}
+	if len(r.ScoreGaps) > 0 {
+		var gaps []string
+		for _, g := range r.ScoreGaps {
+			gaps = append(gaps, share(fmt.Sprintf("%.3g to %.3g", g.From, g.To), g.Accuracy, g.Pairs))
+		}
+		fmt.Fprintln(w, "accuracy by score_chosen - score_rejected (pairs)")
+		printRows(w, gaps)
 	}
 	fmt.Fprintln(w, "accuracy by how many tokens longer the chosen completion is (pairs)")
 	printRows(w, lengths)
