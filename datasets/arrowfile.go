@@ -28,6 +28,9 @@ type arrowFile struct {
 // openArrowFile reads the footer of an IPC file.
 func openArrowFile(in ipc.ReadAtSeeker, x index, alloc memory.Allocator) (s *arrowFile, err error) {
 	defer contain(&err)
+	if err := checkArrowFile(in); err != nil {
+		return nil, err
+	}
 	reader, err := ipc.NewFileReader(in, ipc.WithAllocator(alloc))
 	if err != nil {
 		return nil, unexpected(err)
@@ -48,6 +51,9 @@ func openArrowFile(in ipc.ReadAtSeeker, x index, alloc memory.Allocator) (s *arr
 // openArrowStream reads the schema at the head of an IPC stream.
 func openArrowStream(in io.Reader, x index, alloc memory.Allocator) (s *arrowFile, err error) {
 	defer contain(&err)
+	if in, err = checkArrowStream(in); err != nil {
+		return nil, fmt.Errorf("read the schema: %w", err)
+	}
 	reader, err := ipc.NewReader(in, ipc.WithAllocator(alloc))
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", unexpected(err))
@@ -114,9 +120,10 @@ func (s *arrowFile) next(ctx context.Context, r *row) (err error) {
 		s.at = 0
 	}
 	*r = row{foreign: s.foreign}
+	items := itemBudget(maxItems)
 	for role, i := range s.columns {
 		if i >= 0 {
-			r.cells[role] = arrowValue(s.batch.Column(i), s.at)
+			r.cells[role] = items.value(s.batch.Column(i), s.at)
 		}
 	}
 	s.at++

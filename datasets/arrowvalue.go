@@ -8,8 +8,12 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/array"
 )
 
-// arrowValue copies element i of a.
-func arrowValue(a arrow.Array, i int) value {
+// An itemBudget is how many list items a row may still have.
+type itemBudget int
+
+// value copies element i of a. It panics where the row has too many items, as the
+// library does where an offset leads out of the array; contain makes it an error.
+func (left *itemBudget) value(a arrow.Array, i int) value {
 	if a.IsNull(i) {
 		return value{kind: null}
 	}
@@ -25,31 +29,35 @@ func arrowValue(a arrow.Array, i int) value {
 	case *array.Boolean:
 		return value{kind: boolean}
 	case *array.Dictionary:
-		return arrowValue(a.Dictionary(), a.GetValueIndex(i))
+		return left.value(a.Dictionary(), a.GetValueIndex(i))
 	case array.ExtensionArray:
-		return arrowValue(a.Storage(), i)
+		return left.value(a.Storage(), i)
 	case *array.Struct:
-		return arrowObject(a, i)
+		return left.object(a, i)
 	case array.ListLike:
-		return arrowList(a, i)
+		return left.list(a, i)
 	}
 	return arrowNumber(a, i)
 }
 
-func arrowObject(a *array.Struct, i int) value {
+func (left *itemBudget) object(a *array.Struct, i int) value {
 	v := value{kind: object}
 	for f, field := range a.DataType().(*arrow.StructType).Fields() {
 		v.keys = append(v.keys, field.Name)
-		v.items = append(v.items, arrowValue(a.Field(f), i))
+		v.items = append(v.items, left.value(a.Field(f), i))
 	}
 	return v
 }
 
-func arrowList(a array.ListLike, i int) value {
+func (left *itemBudget) list(a array.ListLike, i int) value {
 	start, end := a.ValueOffsets(i)
+	if end-start > int64(*left) {
+		panic(errTooManyItems)
+	}
+	*left -= itemBudget(end - start)
 	v := value{kind: list, items: make([]value, 0, end-start)}
 	for j := start; j < end; j++ {
-		v.items = append(v.items, arrowValue(a.ListValues(), int(j)))
+		v.items = append(v.items, left.value(a.ListValues(), int(j)))
 	}
 	return v
 }

@@ -11,6 +11,12 @@ import (
 // A page or a column of a record batch must fit into it.
 const maxAllocation = 2 << 30
 
+// maxItems is how many list items a row of a table may have: a few bytes can say
+// that there are billions of nulls.
+const maxItems = 1 << 20
+
+var errTooManyItems = fmt.Errorf("the row has more than %d list items", maxItems)
+
 // A cappedAllocator panics with an error where more than maxAllocation bytes are
 // wanted; contain turns that into an error.
 type cappedAllocator struct{ memory.Allocator }
@@ -33,8 +39,7 @@ func checkAllocation(size int) {
 
 // contain turns a panic into *err. The Arrow and Parquet libraries panic on much
 // corrupted input; this package calls only those of their parts that work in the
-// caller's goroutine, where it can be caught. What it can't catch is memory that
-// they take outside the allocator, as for the fields of a corrupted Arrow schema.
+// caller's goroutine, where it can be caught.
 func contain(err *error) {
 	if r := recover(); r != nil {
 		if cause, ok := r.(error); ok {

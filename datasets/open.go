@@ -20,6 +20,10 @@ const (
 	inputBuffer = 256 << 10
 	// maxZstdWindow is the largest window of a .zst file, that of zstd --long=27.
 	maxZstdWindow = 128 << 20
+	// A table compressed as a whole may decompress to spoolFree bytes and
+	// maxExpansion times its size: text comes nowhere near, a bomb far beyond.
+	spoolFree    = 64 << 20
+	maxExpansion = 1000
 )
 
 // A source reads the rows of one file. next fills every field of r, or returns
@@ -35,6 +39,7 @@ type input struct {
 	source
 	file        *guardedFile
 	spool       *guardedFile // a decompressed copy, nil for none
+	spoolNamed  bool         // the copy has a name still, by which it is removed
 	unzip       io.Closer    // the decompressor, nil for none
 	format      string       // "parquet", "arrow file", "arrow stream", "jsonl", "json array"
 	compression string       // "gzip", "zstd", "" for none
@@ -174,8 +179,19 @@ func (in *input) randomAccess(buf *bufio.Reader) (*guardedFile, error) {
 		return nil, err
 	}
 	in.spool = &guardedFile{File: tmp, ctx: in.file.ctx}
-	if _, err := io.Copy(tmp, buf); err != nil {
-		return nil, fmt.Errorf("decompress to a temporary file: %w", err)
+	// Without a name the file goes with the process, however that ends. Where an
+	// open file can't be removed, close does it.
+	in.spoolNamed = os.Remove(tmp.Name()) != nil
+	info, err := in.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	limit := spoolFree + maxExpansion*info.Size()
+	switch n, err := io.Copy(tmp, io.LimitReader(buf, limit+1)); {
+	case err != nil:
+		return nil, fmt.Errorf("decompress to a temporary file in %s: %w", os.TempDir(), unexpected(err))
+	case n > limit:
+		return nil, fmt.Errorf("%d bytes decompress to more than %d, want at most %d times as many", info.Size(), limit, maxExpansion)
 	}
 	return in.spool, nil
 }
@@ -196,8 +212,10 @@ func (in *input) close() error {
 	}
 	if in.spool != nil {
 		in.spool.Close()
-		if e := os.Remove(in.spool.Name()); err == nil {
-			err = e
+		if in.spoolNamed {
+			if e := os.Remove(in.spool.Name()); err == nil {
+				err = e
+			}
 		}
 	}
 	if in.unzip != nil {

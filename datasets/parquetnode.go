@@ -141,6 +141,7 @@ func (node *parquetNode) row(cursors []*parquetValue) (value, error) {
 		case c.rep[c.at] != 0:
 			return value{}, fmt.Errorf("the row begins inside a list")
 		}
+		c.taken = 0
 	}
 	return node.assemble(cursors)
 }

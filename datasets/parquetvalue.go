@@ -18,6 +18,7 @@ type parquetValue struct {
 	maxDef   int16
 	def, rep []int16
 	n, at    int // entries decoded, next of them
+	taken    int // entries of the current row that were consumed
 	value    int // next value
 	fill     func() (total int64, err error)
 	take     func(i int) value
@@ -85,6 +86,9 @@ func (c *parquetValue) next() (value, error) {
 			err = fmt.Errorf("fewer values than rows: %w", io.ErrUnexpectedEOF)
 		}
 		return value{}, err
+	}
+	if c.taken++; c.taken > maxItems {
+		return value{}, errTooManyItems
 	}
 	c.at++
 	if c.def[c.at-1] < c.maxDef {

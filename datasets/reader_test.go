@@ -68,11 +68,13 @@ func TestSizes(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("n=%d,%s,size=%d", n, format, size), func(t *testing.T) {
-					path := writeRows(t, format, rows...)
+					var path string
 					if isTable(format) && uncompressedName(format) == format {
 						var b bytes.Buffer
 						writeTable(t, &b, format, rows, size, 1000)
 						path = writeFile(t, format, b.Bytes())
+					} else {
+						path = writeRows(t, format, rows...)
 					}
 					got, tally := readAll(t, DefaultOptions(), path)
 					if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Pair{}, "File")); diff != "" {
@@ -249,11 +251,13 @@ func TestMemory(t *testing.T) {
 				for range times {
 					rows = append(rows, base...)
 				}
-				path := writeRows(t, format, rows...)
+				var path string
 				if isTable(format) {
 					var b bytes.Buffer
 					writeTable(t, &b, format, rows, 500, 16<<10)
 					path = writeFile(t, format, b.Bytes())
+				} else {
+					path = writeRows(t, format, rows...)
 				}
 				rows = nil
 				peaks = append(peaks, peakHeap(t, path, int64(times*len(base))))

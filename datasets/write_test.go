@@ -72,7 +72,7 @@ func compressed(t testing.TB, name string, data []byte) []byte {
 			t.Fatal(err)
 		}
 	case ".zst":
-		w, err := zstd.NewWriter(&b, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(64<<10))
+		w, err := zstd.NewWriter(&b, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(64<<10), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithLowerEncoderMem(true))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func writeTable(t testing.TB, b *bytes.Buffer, name string, rows []string, size 
 		props := []parquet.WriterProperty{parquet.WithCompression(compress.Codecs.Snappy), parquet.WithMaxRowGroupLength(int64(size)), parquet.WithDataPageSize(page), parquet.WithBatchSize(5)}
 		switch name {
 		case "rows.zstd.parquet":
-			props = append(props, parquet.WithCompression(compress.Codecs.Zstd), parquet.WithDataPageVersion(parquet.DataPageV2))
+			props = append(props, parquet.WithCompression(compress.Codecs.Zstd), parquet.WithCompressionLevel(1), parquet.WithDataPageVersion(parquet.DataPageV2))
 		case "rows.plain.parquet":
 			props = append(props, parquet.WithCompression(compress.Codecs.Uncompressed), parquet.WithDictionaryDefault(false))
 		}
