@@ -28,7 +28,9 @@ func TestByGap(t *testing.T) {
 		{"all the same", []float64{1, 1, 1, 1, 1}, "x.x..", []GapSlice{{1, 1, 5, 0.4}}},
 		// Of eight, the first two buckets of two end inside the ones.
 		{
-			"ties over two buckets", []float64{0, 1, 1, 1, 2, 3, 4, 5}, ".x.xxx..",
+			"ties over two buckets",
+			[]float64{0, 1, 1, 1, 2, 3, 4, 5},
+			".x.xxx..",
 			[]GapSlice{{0, 1, 4, 0.5}, {2, 3, 2, 1}, {4, 5, 2, 0}},
 		},
 		{"negative", []float64{-1, 0.5}, ".x", []GapSlice{{-1, -1, 1, 0}, {0.5, 0.5, 1, 1}}},
