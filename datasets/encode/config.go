@@ -74,16 +74,8 @@ func (d modelDir) readJSON(name string, v any) (path string, err error) {
 	return path, nil
 }
 
-// ReadConfig reads tokenizer_config.json, special_tokens_map.json, chat_template.jinja, generation_config.json,
-// config.json and genai_config.json of a model directory or of the folder above it. Files may be missing.
-func ReadConfig(dir string) (Config, error) {
-	d, err := openModelDir(dir)
-	if err != nil {
-		return Config{}, err
-	}
-	return d.config()
-}
-
+// config reads tokenizer_config.json, special_tokens_map.json, chat_template.jinja, generation_config.json, config.json
+// and genai_config.json. Files may be missing.
 func (d modelDir) config() (Config, error) {
 	c := Config{Special: map[string]string{}, Looked: d.folders}
 	var tokens map[string]json.RawMessage

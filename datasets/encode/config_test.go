@@ -57,7 +57,7 @@ func TestReadConfig(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := writeFiles(t, c.files)
-			got, err := ReadConfig(filepath.Join(dir, c.sub))
+			got, err := readConfig(t, filepath.Join(dir, c.sub))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,6 +78,16 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
+// readConfig reads the configuration of a model directory.
+func readConfig(t *testing.T, dir string) (Config, error) {
+	t.Helper()
+	d, err := openModelDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.config()
+}
+
 func TestReadConfigRefuses(t *testing.T) {
 	for name, files := range map[string]map[string]string{
 		"want \"default\" among them":   {"tokenizer_config.json": `{"chat_template": [{"name": "rag", "template": "R"}]}`},
@@ -86,7 +96,7 @@ func TestReadConfigRefuses(t *testing.T) {
 		"tokenizer_config.json":         {"tokenizer_config.json": `{`},
 		"add_bos_token":                 {"tokenizer_config.json": `{"add_bos_token": 3}`},
 	} {
-		_, err := ReadConfig(writeFiles(t, files))
+		_, err := readConfig(t, writeFiles(t, files))
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("got %v, want %q", err, name)
 		}
@@ -129,7 +139,7 @@ func TestOpenTemplateFile(t *testing.T) {
 		if text, _ := e.template.render(nil, false); text != "" && !strings.HasPrefix(want, text) {
 			t.Errorf("%s: rendered %q", name, text)
 		}
-		if !e.HasTemplate() {
+		if e.template == nil {
 			t.Errorf("%s: no template", name)
 		}
 	}

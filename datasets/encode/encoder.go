@@ -158,7 +158,7 @@ func (e *Encoder) findTemplate() error {
 	default:
 		data, err := os.ReadFile(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("encode: chat template: %w", err)
 		}
 		source, from = string(data), name
 		var conf map[string]json.RawMessage
@@ -306,18 +306,6 @@ func (e *Encoder) Decode(ids []int32) string { return e.tok.Decode(ids, true) }
 
 // EOS returns the ids that end a generated text; the first is what plain completions are closed with.
 func (e *Encoder) EOS() []int32 { return slices.Clone(e.eos) }
-
-// BOS returns the ids that stand in front of every text; none for many models.
-func (e *Encoder) BOS() []int32 { return slices.Clone(e.prefix) }
-
-// HasTemplate reports whether conversations can be rendered with a chat template.
-func (e *Encoder) HasTemplate() bool { return e.template != nil }
-
-// Tokenizer returns the tokenizer.
-func (e *Encoder) Tokenizer() *tokenizer.Tokenizer { return e.tok }
-
-// Config returns what the model directory said.
-func (e *Encoder) Config() Config { return e.config }
 
 // Identity names everything here that can move an id; it is part of a reference cache's identity. Never change a key
 // or the meaning of its value: raise "encoding" instead.

@@ -103,8 +103,8 @@ func TestOpenPublished(t *testing.T) {
 		{[]string{"tokenizers", "mistral-7b-instruct-v0.3"}, true, []int32{1}},
 	} {
 		e := openShared(t, c.parts...)
-		if e.HasTemplate() != c.template || !slices.Equal(e.BOS(), c.bos) {
-			t.Errorf("%v: template %t, BOS %v, want %t, %v", c.parts, e.HasTemplate(), e.BOS(), c.template, c.bos)
+		if (e.template != nil) != c.template || !slices.Equal(e.prefix, c.bos) {
+			t.Errorf("%v: template %t, BOS %v, want %t, %v", c.parts, e.template != nil, e.prefix, c.template, c.bos)
 		}
 	}
 }

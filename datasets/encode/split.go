@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
+	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
 )
 
 // pairTexts are the texts of a pair: prompt+chosen and prompt+rejected are what the model reads.
@@ -146,7 +147,11 @@ func (e *Encoder) split(p *datasets.Pair, t pairTexts, out *Pair) error {
 	return nil
 }
 
+// invalid makes an error of the tokenizer one of the row, except where another run might read the row.
 func invalid(p *datasets.Pair, column string, err error) error {
+	if _, ok := errors.AsType[*tokenizer.TimeoutError](err); ok {
+		return fmt.Errorf("encode: %s row %d: column %q: %w", p.File, p.FileRow, column, err)
+	}
 	return p.RowError(column, datasets.InvalidText, err.Error())
 }
 

@@ -1,10 +1,30 @@
 package tokenizer
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/dlclark/regexp2/v2"
 )
+
+// matchTimeout ends the search for one match of a pattern that backtracks without
+// end on some text. Patterns of published models take microseconds.
+const matchTimeout = 10 * time.Second
+
+// A TimeoutError reports a regular expression that takes too long on a text. It
+// is about the tokenizer and the machine, not the text: the same text may pass
+// elsewhere.
+type TimeoutError struct {
+	Expr  string        // as given to the matcher
+	Bytes int           // size of the text
+	Limit time.Duration // for one match
+}
+
+// Error names the expression and the limit.
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("tokenizer: regular expression %.200q takes more than %v for one match in a text of %d bytes", e.Expr, e.Limit, e.Bytes)
+}
 
 // regex is a pattern given as a regular expression. The reference runs them
 // with Oniguruma in Ruby's dialect, where ^ and $ match at every line.
@@ -28,13 +48,14 @@ func compileRegex(part, expr string) (pattern, error) {
 	if err != nil {
 		return nil, malformed(part, "regular expression: %w", err)
 	}
+	re.MatchTimeout = matchTimeout
 	return regex{re}, nil
 }
 
 func (r regex) cuts(dst []cut, text string) ([]cut, error) {
 	matches, err := r.re.FindAllStringIndex(text, -1)
 	if err != nil {
-		return nil, malformed("regular expression", "%w", err)
+		return nil, matchError(r.re, text, err)
 	}
 	done := 0
 	for _, m := range matches {
@@ -42,6 +63,14 @@ func (r regex) cuts(dst []cut, text string) ([]cut, error) {
 		done = m[1]
 	}
 	return addRest(dst, done, text), nil
+}
+
+// matchError tells a search that took too long from one that is broken.
+func matchError(re *regexp2.Regexp, text string, err error) error {
+	if strings.HasPrefix(err.Error(), "match timeout") { // the library has no value for it, and quotes the whole text
+		return &TimeoutError{re.String(), len(text), re.MatchTimeout}
+	}
+	return malformed("regular expression", "%w", err)
 }
 
 // flattenClasses rewrites expr from Ruby's dialect to .NET's where the two

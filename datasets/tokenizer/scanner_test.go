@@ -1,8 +1,11 @@
 package tokenizer
 
 import (
+	"bytes"
+	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -33,5 +36,19 @@ func TestScanners(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestTimeout gives a pattern that backtracks exponentially a text it fails on.
+func TestTimeout(t *testing.T) {
+	p, err := compileRegex("pre_tokenizer", `(a|aa|a?)+\1b`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.(regex).re.MatchTimeout = 20 * time.Millisecond
+	_, err = p.cuts(nil, string(bytes.Repeat([]byte("a"), 200)))
+	var late *TimeoutError
+	if !errors.As(err, &late) || late.Bytes != 200 {
+		t.Errorf("got %v, want a timeout", err)
 	}
 }

@@ -22,7 +22,6 @@ type Tokenizer struct {
 	model         *bpe
 	around        surroundings
 	decoders      []decoder
-	size          int
 	digest        string
 	pool          sync.Pool // of *scratch
 }
@@ -78,12 +77,6 @@ func Parse(data []byte) (*Tokenizer, error) {
 	t.pool.New = func() any { return new(scratch) }
 	if err := t.parse(f); err != nil {
 		return nil, err
-	}
-	for id := range t.model.tokens {
-		t.size = max(t.size, int(id)+1)
-	}
-	for id := range t.added.byID {
-		t.size = max(t.size, int(id)+1)
 	}
 	if err := t.checkAround(); err != nil {
 		return nil, err
@@ -290,10 +283,6 @@ func (t *Tokenizer) Token(id int32) (string, bool) {
 	token, ok := t.model.tokens[id]
 	return token, ok
 }
-
-// VocabSize returns the highest token id plus 1, added tokens included: what a
-// model's vocabulary needs at least.
-func (t *Tokenizer) VocabSize() int { return t.size }
 
 // SHA256 returns the SHA-256 of the bytes of tokenizer.json in hexadecimal.
 func (t *Tokenizer) SHA256() string { return t.digest }
