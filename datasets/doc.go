@@ -13,7 +13,7 @@
 //	.json                   a JSON array of objects, or one object per line
 //
 // each also with .gz or .zst behind it; Parquet and Arrow files are then first
-// decompressed to a temporary file. The name says what a folder's files are
+// decompressed to a temporary file of at most 1000 times their size and 64 MiB. The name says what a folder's files are
 // worth opening; the first bytes of a file say what it is.
 //
 // # Rows
@@ -30,7 +30,8 @@
 //
 // A message is {role, content}, where content is a string or a list of parts
 // {type: "text", text} (or {type: "text", value}). Columns are renamed by
-// [Columns]; id, weight, scores and source are optional.
+// [Columns]; id, weight, scores and source are optional. Ids should be unique: rows
+// of one id have one [ID] whatever they say, and are not told apart here.
 //
 // A row that can't be used is a [*RowError] with a [Reason]; reading goes on
 // behind it. Every other error ends the reading.

@@ -84,7 +84,8 @@ func integer(s string) (string, bool) {
 	return strconv.FormatInt(int64(f), 10), true
 }
 
-// hashID names a pair by its id column.
+// hashID names a pair by its id column, whatever else the row says: two rows of
+// one id are one pair to the reference cache even where their contents differ.
 func hashID(s string) (id ID) {
 	sum := sha256.Sum256([]byte(s))
 	copy(id[:], sum[:])

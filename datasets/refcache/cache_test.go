@@ -194,12 +194,12 @@ func TestHeadReadsBack(t *testing.T) {
 		if diff := cmp.Diff(&h, got); diff != "" {
 			t.Errorf("head (-want +got):\n%.500s", diff)
 		}
-		data, err := os.ReadFile(r.HeadFile())
+		data, err := os.ReadFile(filepath.Join(r.dir, headName))
 		if err != nil {
 			t.Fatal(err)
 		}
 		data[len(data)-1] ^= 1
-		if err := os.WriteFile(r.HeadFile(), data, 0o666); err != nil {
+		if err := os.WriteFile(filepath.Join(r.dir, headName), data, 0o666); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.Head(); !errors.Is(err, ErrCorrupt) {

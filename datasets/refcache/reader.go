@@ -75,9 +75,6 @@ func (r *Reader) Len() int64 { return r.manifest.Counts.Kept }
 // Head reads the frozen LM head.
 func (r *Reader) Head() (*Head, error) { return readHead(r.dir, &r.manifest) }
 
-// HeadFile returns the path of head.safetensors.
-func (r *Reader) HeadFile() string { return filepath.Join(r.dir, headName) }
-
 // Row reads row i in [0, Len) into dst, whose slices it reuses. It panics where i is out of
 // range.
 func (r *Reader) Row(i int64, dst *Row) error {
