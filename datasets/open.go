@@ -156,16 +156,33 @@ func (in *input) decompress() (*bufio.Reader, error) {
 			return nil, fmt.Errorf("gzip: %w", unexpected(err))
 		}
 		in.compression, in.unzip = "gzip", r
-		return bufio.NewReaderSize(r, inputBuffer), nil
+		return bufio.NewReaderSize(decompressor{r, "gzip"}, inputBuffer), nil
 	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
 		r, err := zstd.NewReader(buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err != nil {
 			return nil, fmt.Errorf("zstd: %w", err)
 		}
 		in.compression, in.unzip = "zstd", r.IOReadCloser()
-		return bufio.NewReaderSize(r, inputBuffer), nil
+		return bufio.NewReaderSize(decompressor{r, "zstd"}, inputBuffer), nil
 	}
 	return buf, nil
+}
+
+// A decompressor says in its errors that it is one.
+type decompressor struct {
+	io.Reader
+	name string
+}
+
+func (d decompressor) Read(p []byte) (int, error) {
+	n, err := d.Reader.Read(p)
+	switch {
+	case err == io.ErrUnexpectedEOF:
+		err = fmt.Errorf("%s: the file is cut short: %w", d.name, err)
+	case err != nil && err != io.EOF:
+		err = fmt.Errorf("%s: %w", d.name, err)
+	}
+	return n, err
 }
 
 // randomAccess returns the file for reading at offsets. What is compressed as a

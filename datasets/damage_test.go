@@ -104,3 +104,19 @@ func TestDecompressed(t *testing.T) {
 		t.Errorf("temporary files %q are left", names)
 	}
 }
+
+// TestCutShort reads the first half of compressed files: the error names the
+// file, the compression and what happened.
+func TestCutShort(t *testing.T) {
+	for _, name := range []string{"rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet.gz"} {
+		data, err := os.ReadFile(writeRows(t, name, `{"prompt":"Q","chosen":"A","rejected":"B"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := writeFile(t, name, data[:len(data)/2])
+		_, _, err = read(t.Context(), DefaultOptions(), path)
+		if err == nil || !strings.HasPrefix(err.Error(), "datasets: "+path) || !strings.Contains(err.Error(), "cut short") {
+			t.Errorf("%s: got %v, want that it is cut short", name, err)
+		}
+	}
+}
