@@ -17,23 +17,26 @@ const maxItems = 1 << 20
 
 var errTooManyItems = fmt.Errorf("the row has more than %d list items", maxItems)
 
-// A cappedAllocator panics with an error where more than maxAllocation bytes are
-// wanted; contain turns that into an error.
-type cappedAllocator struct{ memory.Allocator }
+// A cappedAllocator panics with an error where more than limit bytes are wanted;
+// contain turns that into an error.
+type cappedAllocator struct {
+	memory.Allocator
+	limit int64
+}
 
 func (a cappedAllocator) Allocate(size int) []byte {
-	checkAllocation(size)
+	a.check(size)
 	return a.Allocator.Allocate(size)
 }
 
 func (a cappedAllocator) Reallocate(size int, b []byte) []byte {
-	checkAllocation(size)
+	a.check(size)
 	return a.Allocator.Reallocate(size, b)
 }
 
-func checkAllocation(size int) {
-	if size < 0 || size > maxAllocation {
-		panic(fmt.Errorf("a buffer of %d bytes is wanted, at most %d are granted", size, maxAllocation))
+func (a cappedAllocator) check(size int) {
+	if size < 0 || int64(size) > a.limit {
+		panic(fmt.Errorf("a buffer of %d bytes is wanted, at most %d are granted", size, a.limit))
 	}
 }
 

@@ -68,7 +68,11 @@ func (in *input) open(path string, opt *Options, x index) error {
 	if err != nil && err != io.EOF {
 		return err
 	}
-	alloc := opt.allocator()
+	info, err := in.file.Stat()
+	if err != nil {
+		return err
+	}
+	alloc := opt.allocator(info.Size())
 	ext := filepath.Ext(uncompressedName(strings.ToLower(path)))
 	switch {
 	case bytes.HasPrefix(head, []byte("PAR1")):
@@ -266,10 +270,12 @@ func (f *guardedFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
-// allocator returns what Arrow and Parquet allocate from.
-func (opt *Options) allocator() memory.Allocator {
+// allocator returns what Arrow and Parquet allocate from. A small file is granted
+// small buffers, so that a corrupted length is refused before memory is cleared.
+func (opt *Options) allocator(fileSize int64) memory.Allocator {
+	a := cappedAllocator{memory.NewGoAllocator(), min(maxAllocation, spoolFree+maxExpansion*fileSize)}
 	if opt.alloc != nil {
-		return cappedAllocator{opt.alloc}
+		a.Allocator = opt.alloc
 	}
-	return cappedAllocator{memory.NewGoAllocator()}
+	return a
 }
