@@ -85,7 +85,8 @@ func externalPath(dir, location string) (string, error) {
 		return "", fmt.Errorf("external data: %w", err)
 	}
 	if rel, err := filepath.Rel(root, real); err != nil || !filepath.IsLocal(rel) {
-		return "", fmt.Errorf("external data at %q links to %q, outside the model's folder", location, real)
+		return "", fmt.Errorf("external data at %q links to %q, outside the model's folder; "+
+			"ONNX Runtime reads no such file: copy the folder with its links followed (cp -rL)", location, real)
 	}
 	return path, nil
 }
