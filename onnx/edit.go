@@ -11,7 +11,7 @@ import (
 // product [B,T,V]. name makes value names that are free in the model.
 type Edit struct {
 	// Weight replaces the matrix, [V,D], in the layout and type it is stored
-	// in; nil leaves it. A quantised matrix can't be replaced.
+	// in; nil leaves it. A quantised matrix can't be replaced, nor one with a branch.
 	Weight []float32
 	// Before changes the hidden state that feeds the product, an adapter for
 	// instance; nil leaves it.
@@ -113,7 +113,7 @@ func (ed *editor) setWeight(w []float32) error {
 	if len(w) != h.V*h.D {
 		return fmt.Errorf("onnx: new head has %d values, want %d x %d", len(w), h.V, h.D)
 	}
-	if h.Quantized {
+	if h.Quantized || len(h.branches) > 0 {
 		return fmt.Errorf("onnx: a head of form %s can't be replaced, only added to", h.Form)
 	}
 	t := h.stored(w)

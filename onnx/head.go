@@ -36,6 +36,8 @@ type Head struct {
 	alpha   float64   // the product's own factor, part of W
 	feed    []*Node   // between Hidden and the product, in order: casts and flattening
 	outer   []step    // outermost first
+
+	branches []branch // low-rank additions to the product, outermost first
 }
 
 // FindHead finds the LM head behind the output logits. Where there is none that this
@@ -50,6 +52,9 @@ func (m *Model) FindHead() (*Head, error) {
 		return nil, err
 	}
 	if err := f.readProduct(); err != nil {
+		return nil, err
+	}
+	if err := f.checkBranches(); err != nil {
 		return nil, err
 	}
 	if err := f.fold(); err != nil {
@@ -107,7 +112,8 @@ func (f *finder) productBias(name string, beta float64) error {
 }
 
 // Dense returns the vocabulary matrix, float32 row-major [V,D], and the bias [V] or nil,
-// whatever the form they are stored in.
+// whatever the form they are stored in. Low-rank branches that an earlier export put beside
+// the product are part of it.
 func (h *Head) Dense() (weight, bias []float32, err error) {
 	if h.nbits != nil {
 		weight, err = h.nbits.matrix()
@@ -123,6 +129,11 @@ func (h *Head) Dense() (weight, bias []float32, err error) {
 	if h.alpha != 1 {
 		for i := range weight {
 			weight[i] = float32(float64(weight[i]) * h.alpha)
+		}
+	}
+	for _, b := range h.branches {
+		if err := b.addTo(weight, h.V, h.D); err != nil {
+			return nil, nil, err
 		}
 	}
 	return weight, h.bias, nil

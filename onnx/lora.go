@@ -13,14 +13,14 @@ type LoRAWeights struct {
 }
 
 // MergeLoRA returns the model with Scale · B A added to its head: to the stored matrix,
-// whose layout and type stay, or, where that is quantised, as a branch of two
-// products beside it. Bias, scale and softcap of the head apply to both, so that
+// whose layout and type stay, or, where that is quantised or has such a branch already,
+// as a branch of two products beside it. Bias, scale and softcap of the head apply to both, so that
 //
 //	z = Scale · (W h + bias + (α/r) B A h)
 //
 // before the softcap. The sum over the rank is taken in float64.
 func (m *Model) MergeLoRA(h *Head, delta LoRAWeights) (*Model, error) {
-	if h.Quantized {
+	if h.Quantized || len(h.branches) > 0 {
 		return m.BranchLoRA(h, delta)
 	}
 	if err := delta.check(h); err != nil {

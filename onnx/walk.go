@@ -76,6 +76,9 @@ func (f *finder) affine(n *Node) (string, error) {
 	if constant == nil && n.Op != "Div" {
 		value, constant = n.Input(1), f.ix.constant(f.ix.uncast(n.Input(0)))
 	}
+	if constant == nil && f.branch(n) {
+		return n.Input(0), nil
+	}
 	if constant == nil {
 		return "", f.refuse("no LM head: %s %q combines two computed values", n.Op, n.Name)
 	}
