@@ -22,6 +22,7 @@ var imports = map[string][]string{
 	"internal/atomicfile": {},
 	"internal/demo":       {"internal/atomicfile"},
 	"internal/lockfile":   {},
+	"internal/tfevents":   {},
 	"loss":                {},
 	"datasets":            {"internal/atomicfile"},
 	"datasets/tokenizer":  {},
@@ -34,7 +35,7 @@ var imports = map[string][]string{
 	"models/enginetest":   {"models", "loss"},
 	"pipeline": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
-		"internal/atomicfile", "internal/lockfile",
+		"internal/atomicfile", "internal/lockfile", "internal/tfevents",
 	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
@@ -49,7 +50,7 @@ var fences = map[string][]string{
 	"github.com/yalue/onnxruntime_go":   {"onnx/ort"},
 	"github.com/urfave/cli":             {"cmd/dpo-pipe"},
 	"github.com/nikolalohinski/gonja":   {"datasets/encode"},
-	"google.golang.org/protobuf":        {"onnx"},
+	"google.golang.org/protobuf":        {"onnx", "internal/tfevents"},
 	"gonum.org/":                        {"models"},
 	"github.com/nlpodyssey/safetensors": {"models", "datasets/refcache"},
 	"log":                               {},

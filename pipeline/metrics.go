@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -89,10 +90,12 @@ func (v *Values) UnmarshalJSON(data []byte) error {
 }
 
 // metricsLog appends lines to metrics.jsonl. Its length is part of a checkpoint,
-// so that a resumed run drops the lines behind it and writes them again.
+// so that a resumed run drops the lines behind it and writes them again. The same
+// figures go into the event file beside it.
 type metricsLog struct {
-	f    *os.File
-	size int64
+	f      *os.File
+	size   int64
+	events *eventLog
 }
 
 // openMetrics opens path and cuts it at size. A file that has lost lines is gone on
@@ -114,7 +117,12 @@ func openMetrics(path string, size int64) (*metricsLog, error) {
 		f.Close()
 		return nil, fmt.Errorf("pipeline: open metrics: %w", err)
 	}
-	return &metricsLog{f: f, size: size}, nil
+	events, err := openEvents(path)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &metricsLog{f: f, size: size, events: events}, nil
 }
 
 func (m *metricsLog) append(v Values) error {
@@ -127,7 +135,7 @@ func (m *metricsLog) append(v Values) error {
 	if err != nil {
 		return fmt.Errorf("pipeline: write metrics: %w", err)
 	}
-	return nil
+	return m.events.append(v)
 }
 
 // sync makes the lines durable before a checkpoint refers to them.
@@ -138,4 +146,4 @@ func (m *metricsLog) sync() error {
 	return nil
 }
 
-func (m *metricsLog) close() error { return m.f.Close() }
+func (m *metricsLog) close() error { return errors.Join(m.f.Close(), m.events.f.Close()) }
