@@ -83,7 +83,8 @@ func (h *LoRA) tensors() []tensor {
 	return list
 }
 
-// ReadAdapter reads a PEFT adapter folder whose only target is the LM head. A
+// ReadAdapter reads a PEFT adapter folder whose only target is the LM head, with weights in
+// float32, float16 or bfloat16. A
 // file that can't be used is a [*CheckpointError].
 func ReadAdapter(dir string) (*LoRA, AdapterConfig, error) {
 	path := filepath.Join(dir, AdapterConfigFile)
@@ -189,7 +190,7 @@ func ReadOptimizer(dir string, o *AdamW) error {
 	if err != nil {
 		return err
 	}
-	step, err := file.view(stepName, safetensors.I64)
+	step, err := file.view(stepName, []safetensors.DType{safetensors.I64})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -217,6 +218,38 @@ func TestReadAdapterRefusesOtherTensors(t *testing.T) {
 				t.Fatal(err)
 			}
 			refused(t, dir, test.kind, path)
+		})
+	}
+}
+
+// TestReadAdapterWidens: weights stored half wide are read as the numbers they are. The
+// bytes are written out by hand: 1, -2, the least subnormal of float16, and 1.5.
+func TestReadAdapterWidens(t *testing.T) {
+	for dtype, c := range map[string]struct {
+		bytes string
+		a, b  []float32
+	}{
+		"F16":  {"\x00\x3c\x00\xc0\x01\x00\x00\x3e", []float32{1, -2}, []float32{0x1p-24, 1.5}},
+		"BF16": {"\x80\x3f\x00\xc0\x80\x00\xc0\x3f", []float32{1, -2}, []float32{0x1p-126, 1.5}},
+	} {
+		t.Run(dtype, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := WriteAdapter(dir, NewLoRA(1, 1, 2, 4, 0), "m"); err != nil {
+				t.Fatal(err)
+			}
+			head := fmt.Sprintf(`{"base_model.model.lm_head.lora_A.weight":{"dtype":%q,"shape":[2,1],"data_offsets":[0,4]},`+
+				`"base_model.model.lm_head.lora_B.weight":{"dtype":%q,"shape":[1,2],"data_offsets":[4,8]}}`, dtype, dtype)
+			file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(head))), head+c.bytes...)
+			if err := os.WriteFile(filepath.Join(dir, AdapterWeightsFile), file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h, _, err := ReadAdapter(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(h.A, c.a) || !slices.Equal(h.B, c.b) {
+				t.Errorf("A %v, B %v, want %v, %v", h.A, h.B, c.a, c.b)
+			}
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/nlpodyssey/safetensors"
+	"github.com/x448/float16"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
 )
@@ -167,15 +168,15 @@ func (f *tensorFile) only(names ...string) error {
 	return nil
 }
 
-// view returns the tensor called name, which must have the type and the shape.
+// view returns the tensor called name, which must have one of the types and the shape.
 // A size of -1 stands for any from 1 on.
-func (f *tensorFile) view(name string, dtype safetensors.DType, shape ...int) (safetensors.TensorView, error) {
+func (f *tensorFile) view(name string, dtypes []safetensors.DType, shape ...int) (safetensors.TensorView, error) {
 	t, ok := f.Tensor(name)
 	if !ok {
 		return t, f.fail(ErrMismatch, "no tensor %q, have %q", name, f.Names())
 	}
-	if t.DType() != dtype {
-		return t, f.fail(ErrMismatch, "tensor %q is %v, want %v", name, t.DType(), dtype)
+	if !slices.Contains(dtypes, t.DType()) {
+		return t, f.fail(ErrMismatch, "tensor %q is %v, want one of %v", name, t.DType(), dtypes)
 	}
 	fits := func(have uint64, want int) bool {
 		if want < 0 {
@@ -189,19 +190,41 @@ func (f *tensorFile) view(name string, dtype safetensors.DType, shape ...int) (s
 	return t, nil
 }
 
-// floats reads a float32 tensor, all of whose values must be finite and at least floor.
+// floatTypes are the types of weights. PEFT stores those of the model it trained, often half wide.
+var floatTypes = []safetensors.DType{safetensors.F32, safetensors.F16, safetensors.BF16}
+
+// floats reads a float tensor, widened to float32, which is exact. All values must be finite and
+// at least floor.
 func (f *tensorFile) floats(name string, floor float64, shape ...int) ([]float32, []uint64, error) {
-	t, err := f.view(name, safetensors.F32, shape...)
+	t, err := f.view(name, floatTypes, shape...)
 	if err != nil {
 		return nil, nil, err
 	}
-	values := make([]float32, len(t.Data())/4)
-	for i := range values {
-		x := math.Float32frombits(binary.LittleEndian.Uint32(t.Data()[4*i:]))
+	values := widen(t.Data(), t.DType())
+	for i, x := range values {
 		if !finite(x) || float64(x) < floor {
 			return nil, nil, f.fail(ErrCorrupt, "tensor %q holds %v at place %d", name, x, i)
 		}
-		values[i] = x
 	}
 	return values, t.Shape(), nil
+}
+
+// widen returns little-endian values of one of floatTypes as float32.
+func widen(data []byte, dtype safetensors.DType) []float32 {
+	size := 2
+	if dtype == safetensors.F32 {
+		size = 4
+	}
+	values := make([]float32, len(data)/size)
+	for i := range values {
+		switch b := data[i*size:]; dtype {
+		case safetensors.F32:
+			values[i] = math.Float32frombits(binary.LittleEndian.Uint32(b))
+		case safetensors.F16:
+			values[i] = float16.Frombits(binary.LittleEndian.Uint16(b)).Float32()
+		case safetensors.BF16:
+			values[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16)
+		}
+	}
+	return values
 }
