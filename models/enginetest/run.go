@@ -43,6 +43,7 @@ var shapes = map[string]shape{
 	"frozen":          {n: 3, v: 50, d: 8},
 	"frozen bias":     {n: 3, v: 50, d: 8, bias: true},
 	"frozen scale":    {n: 3, v: 50, d: 8, scale: 0.25},
+	"frozen affine":   {n: 3, v: 50, d: 8, bias: true, scale: 0.5},
 	"frozen softcap":  {n: 3, v: 50, d: 8, limit: 2.5},
 	"low rank":        {n: 4, v: 50, d: 8, r: 3},
 	"constant":        {n: 4, v: 50, d: 8, c: true},
