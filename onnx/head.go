@@ -40,6 +40,10 @@ type Head struct {
 	branches []branch // low-rank additions to the product, outermost first
 }
 
+// Branched reports whether an earlier export put its trained part beside the
+// product: another one goes there too.
+func (h *Head) Branched() bool { return len(h.branches) > 0 }
+
 // FindHead finds the LM head behind the output logits. Where there is none that this
 // package can take out, a [*RefusedError] lists the operations that were seen.
 func (m *Model) FindHead() (*Head, error) {

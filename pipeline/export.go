@@ -175,10 +175,10 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 	if err != nil {
 		return "", err
 	}
-	// The layout is the base model's: model.onnx at the root or under onnx/.
-	below, err := filepath.Rel(x.base.files.Root, filepath.Dir(x.base.files.ONNX))
-	if err != nil {
-		return "", fmt.Errorf("pipeline: layout of the model folder: %w", err)
+	// The layout is the base model's: model.onnx under onnx/, or else at the root.
+	below := "."
+	if filepath.Dir(x.base.files.ONNX) == filepath.Join(x.base.files.Root, "onnx") {
+		below = "onnx"
 	}
 	if err := os.MkdirAll(filepath.Join(dir, below), 0o777); err != nil {
 		return "", fmt.Errorf("pipeline: write policy: %w", err)
@@ -204,10 +204,11 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 }
 
 // branched reports whether the trained part goes beside the stored matrix: into
-// one of integers it can't be added, and in one of 16 bits the product of which is
-// taken in 32 it would be rounded away.
+// one of integers it can't be added, in one of 16 bits the product of which is
+// taken in 32 it would be rounded away, and one with an earlier part beside it is
+// not all of the head.
 func branched(h *onnx.Head) bool {
-	return h.Quantized || half(h.DType) && !half(h.Compute)
+	return h.Quantized || h.Branched() || half(h.DType) && !half(h.Compute)
 }
 
 func half(t onnx.DType) bool { return t == onnx.Float16 || t == onnx.BFloat16 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -69,5 +70,22 @@ func TestExportRefusesAnotherModel(t *testing.T) {
 	must(t, onnxtest.New(other).WriteDir(cfg.Model))
 	if _, err := Export(context.Background(), cfg, w.rt, nil); !errors.As(err, &model) {
 		t.Errorf("error is %v, want a *ModelError that names both shapes", err)
+	}
+}
+
+// A model from an odd place in its folder is exported to where models are found.
+func TestExportToTheUsualPlace(t *testing.T) {
+	for from, to := range map[string]string{"variants/x.onnx": "model.onnx", "onnx/model_fp16.onnx": "onnx/model.onnx", "x.onnx": "model.onnx"} {
+		w, cfg := trained(t)
+		must(t, os.MkdirAll(filepath.Dir(w.path("model/"+from)), 0o777))
+		must(t, os.Rename(w.path("model/model.onnx"), w.path("model/"+from)))
+		cfg.ModelFile = from
+		r, err := Export(context.Background(), cfg, w.rt, nil)
+		must(t, err)
+		found, err := FindModel(cfg.Out, "")
+		must(t, err)
+		if want := filepath.Join(cfg.Out, to); r.ONNX != want || found.ONNX != want {
+			t.Errorf("%s is exported to %s and found at %s, want %s", from, r.ONNX, found.ONNX, want)
+		}
 	}
 }
