@@ -77,6 +77,9 @@ func Train(ctx context.Context, cfg TrainConfig, open OpenEngine, report Reporte
 	if err := t.loop(ctx); err != nil {
 		return TrainResult{}, err
 	}
+	if err := WriteReport(context.WithoutCancel(ctx), cfg.Out); err != nil {
+		return TrainResult{}, err
+	}
 	return t.finish()
 }
 
@@ -230,7 +233,7 @@ func (t *trainer) loop(ctx context.Context) error {
 	defer feed.close()
 	for !t.done() {
 		if ctx.Err() != nil {
-			return errors.Join(context.Cause(ctx), t.save())
+			return errors.Join(context.Cause(ctx), t.save(), WriteReport(whole, t.cfg.Out))
 		}
 		rows, err := feed.next()
 		if err != nil {

@@ -80,7 +80,7 @@ func compareOutputs(t *testing.T, got, want string) {
 	}
 	for file, content := range wanted {
 		switch filepath.Base(file) {
-		case "config.yaml", "metrics.jsonl", "summary.json", "trainer_state.json", "events.out.tfevents.dpo-pipe": // paths and timings
+		case "config.yaml", "metrics.jsonl", "summary.json", "trainer_state.json", "events.out.tfevents.dpo-pipe", "report.html": // paths and timings
 		default:
 			if have[file] != content {
 				t.Errorf("%s differs: %d bytes, want %d", file, len(have[file]), len(content))
