@@ -19,12 +19,13 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
 )
 
-const reportName = "report.html"
+// ReportName is the file in a run folder that WriteReport writes.
+const ReportName = "report.html"
 
 //go:embed report.html
 var reportText string
 
-var reportTemplate = template.Must(template.New(reportName).Parse(reportText))
+var reportTemplate = template.Must(template.New(ReportName).Parse(reportText))
 
 // reportPage is what report.html shows. The template escapes every text in it.
 type reportPage struct {
@@ -57,7 +58,7 @@ func WriteReport(ctx context.Context, run string) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.WriteFile(filepath.Join(run, reportName), func(w io.Writer) error {
+	return atomicfile.WriteFile(filepath.Join(run, ReportName), func(w io.Writer) error {
 		return reportTemplate.Execute(w, page)
 	})
 }

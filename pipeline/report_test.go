@@ -16,7 +16,7 @@ import (
 // returns its bytes and text.
 func readReport(t *testing.T, run string) (page, text string) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(run, reportName))
+	data, err := os.ReadFile(filepath.Join(run, ReportName))
 	must(t, err)
 	page = string(data)
 	dec := xml.NewDecoder(strings.NewReader(page))

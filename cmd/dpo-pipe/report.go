@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+)
+
+const reportExample = `Writes report.html in a run folder again, from its metrics so far: while it trains,
+or after a kill. train writes it where it ends or is interrupted.
+
+  dpo-pipe report ./run`
+
+func (a *app) reportCommand() *cli.Command {
+	return &cli.Command{
+		Name: "report", Usage: "write the report of a run again", ArgsUsage: "RUN",
+		Description: reportExample, Action: a.report,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"}},
+	}
+}
+
+func (a *app) report(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return &usageErr{fmt.Errorf("report takes one run folder, got %d arguments", c.NArg())}
+	}
+	run := c.Args().First()
+	if err := pipeline.WriteReport(c.Context, run); err != nil {
+		return err
+	}
+	path := filepath.Join(run, pipeline.ReportName)
+	if c.Bool("json") {
+		return a.printJSON(map[string]string{"report": path})
+	}
+	_, err := fmt.Fprintf(a.stdout, "report %s\n", path)
+	return err
+}
