@@ -10,6 +10,10 @@ if [ -n "$unformatted" ]; then
 	printf 'lint: not formatted (run build/gofumpt -w):\n%s\n' "$unformatted" >&2
 	exit 1
 fi
+go mod tidy -diff >/dev/null || {
+	echo "lint: go.mod is not tidy (run go mod tidy)" >&2
+	exit 1
+}
 go vet ./...
 CGO_ENABLED=0 go vet ./...
 build/staticcheck ./...
