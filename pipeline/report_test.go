@@ -105,7 +105,7 @@ func TestReportOfAnInterruptedRun(t *testing.T) {
 	cfg := w.trainConfig(w.cache(20))
 	cfg.EvalFrac = 0
 	interrupt(t, cfg, 2, false)
-	if _, text := readReport(t, cfg.Out); strings.Contains(text, "Held-out pairs") || !strings.Contains(text, "2 steps so far") {
+	if _, text := readReport(t, cfg.Out); strings.Contains(text, "Held-out pairs") || !strings.Contains(text, "2 steps.") {
 		t.Errorf("report is %s", text)
 	}
 }

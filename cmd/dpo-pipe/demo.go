@@ -150,8 +150,8 @@ func (d *demoRun) compare(ctx context.Context) error {
 
 // next says what to do with one's own model and data.
 func (d *demoRun) next() {
-	fmt.Fprintf(d.stdout, "\nDone in %.0f s. The policy is in %s, metrics in %s.\n", time.Since(d.start).Seconds(),
-		d.path("policy"), d.path("run/metrics.jsonl"))
+	fmt.Fprintf(d.stdout, "\nDone in %.0f s. The policy is in %s; open %s in a browser.\n", time.Since(d.start).Seconds(),
+		d.path("policy"), d.path("run/report.html"))
 	fmt.Fprintf(d.stdout, "Your own model and preferences next; first, what it would cost:\n"+
 		"   $ dpo-pipe precompute-ref --model MODEL_FOLDER --data PREFERENCES.jsonl --out cache --dry-run\n")
 }

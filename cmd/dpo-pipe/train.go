@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
@@ -202,4 +203,5 @@ func printTrain(w io.Writer, r pipeline.TrainResult) {
 		fmt.Fprintf(w, "best       %s (step %s, %s %s)\n", r.Best, thousands(r.BestCheckpoints[0].Step), r.BestMetric,
 			fixed(r.BestCheckpoints[0].Value, 4))
 	}
+	fmt.Fprintf(w, "report     %s\n", filepath.Join(r.Out, pipeline.ReportName))
 }
