@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -139,15 +140,24 @@ func (p *reportPage) hold(c *curves) {
 			continue
 		}
 		points := c.of[name]
-		row := heldFigure{Name: held, Before: figure(points[0].y), After: "–"}
+		row := heldFigure{Name: held, Before: heldText(points[0].y), After: "–"}
 		if len(points) > 1 {
 			last := points[len(points)-1].y
-			row.After = figure(last)
+			row.After = heldText(last)
 			after = append(after, Value{held, last})
 		}
 		p.Held = append(p.Held, row)
 	}
 	p.Alarms = alarms(after)
+}
+
+// heldText is a held-out figure, in which float rounding reads as 0.
+func heldText(v float64) string {
+	const rounding = 1e-7 // of log-ratios of the untrained head, nats a token
+	if math.Abs(v) < rounding {
+		return "0"
+	}
+	return figure(v)
 }
 
 // maxLooked bounds the pairs whose lengths are looked at: they are spread evenly

@@ -107,14 +107,15 @@ func (d *demoRun) precompute(ctx context.Context) error {
 func (d *demoRun) trainConfig() pipeline.TrainConfig {
 	cfg := pipeline.DefaultTrainConfig()
 	cfg.Cache, cfg.Out = d.path("cache"), d.path("run")
-	cfg.Beta, cfg.Epochs, cfg.EvalFrac = 0.5, 3, 0.2
+	cfg.Beta, cfg.Epochs, cfg.EvalFrac, cfg.EvalEvery = 0.5, 3, 0.2, 25
 	return cfg
 }
 
 func (d *demoRun) train(ctx context.Context) error {
 	cfg := d.trainConfig()
 	d.stage(2, "train a policy head; a fifth of the prompts is held out",
-		fmt.Sprintf("train --cache %s --out %s --beta %g --epochs %d --eval-frac %g", cfg.Cache, cfg.Out, cfg.Beta, cfg.Epochs, cfg.EvalFrac))
+		fmt.Sprintf("train --cache %s --out %s --beta %g --epochs %d --eval-frac %g --eval-every %d",
+			cfg.Cache, cfg.Out, cfg.Beta, cfg.Epochs, cfg.EvalFrac, cfg.EvalEvery))
 	result, err := d.runTrain(ctx, cfg, func(_ string, v *models.Vocabulary) (models.Engine, error) { return d.rt.OpenEngine(v) })
 	if err != nil {
 		return err
