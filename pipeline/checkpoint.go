@@ -182,8 +182,6 @@ func readState(checkpoint string) (trainerState, error) {
 		return trainerState{}, fmt.Errorf("pipeline: %s: format %d, step %d; want format %d and a step of 1 or more",
 			path, s.Format, s.Step, stateFormat)
 	}
-	// Where the run lies does not matter here, and is empty in a copied one.
-	s.Config.Out = checkpoint
 	if err := s.Config.Validate(); err != nil {
 		return trainerState{}, fmt.Errorf("pipeline: %s: %w", path, err)
 	}

@@ -134,7 +134,10 @@ func (g *generator) complete(ctx context.Context, prompt []int32, cfg CompareCon
 		id := s.choose(logits)
 		if !slices.Contains(stop, id) {
 			ids = append(ids, id)
-			shown += show(g.encoder.Decode(ids), shown, emit)
+			if piece := unshown(wholeCharacters(g.encoder.Decode(ids)), shown); piece != "" {
+				emit(piece)
+				shown += piece
+			}
 		}
 		return id
 	}})
@@ -145,26 +148,25 @@ func (g *generator) complete(ctx context.Context, prompt []int32, cfg CompareCon
 		out = out[:n-1]
 	}
 	text := g.encoder.Decode(out)
-	show(text+endOfText, shown, emit)
+	if piece := unshown(text, shown); piece != "" {
+		emit(piece)
+	}
 	emit("")
 	return text, nil
 }
 
-// endOfText stands behind the last character of a text when it is shown.
-const endOfText = "\x00"
+// wholeCharacters leaves out the last character of a text that goes on: bytes of
+// it can be missing.
+func wholeCharacters(text string) string {
+	_, size := utf8.DecodeLastRuneInString(text)
+	return text[:len(text)-size]
+}
 
-// show emits what text has beyond shown and returns it. The last character is held
-// back while more may come: bytes of it can be missing.
-func show(text, shown string, emit func(string)) string {
-	whole := strings.TrimSuffix(text, endOfText)
-	if whole == text {
-		_, size := utf8.DecodeLastRuneInString(text)
-		whole = text[:len(text)-size]
-	}
-	if len(whole) <= len(shown) || !strings.HasPrefix(whole, shown) {
+// unshown is what text has beyond what was shown of it; nothing where a later token
+// changed what stands before it.
+func unshown(text, shown string) string {
+	if !strings.HasPrefix(text, shown) {
 		return ""
 	}
-	piece := whole[len(shown):]
-	emit(piece)
-	return piece
+	return text[len(shown):]
 }

@@ -52,6 +52,9 @@ func (c CompareConfig) prompts(ctx context.Context, enc *encode.Encoder) ([]prom
 	return all, nil
 }
 
+// maxPromptLine is the longest line of a prompt file, in bytes.
+const maxPromptLine = 1 << 20
+
 // linePrompts reads one prompt a line.
 func (c CompareConfig) linePrompts(_ context.Context, enc *encode.Encoder) ([]promptIDs, error) {
 	f, err := os.Open(c.File)
@@ -61,6 +64,7 @@ func (c CompareConfig) linePrompts(_ context.Context, enc *encode.Encoder) ([]pr
 	defer f.Close()
 	var all []promptIDs
 	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxPromptLine)
 	for len(all) < c.Limit && lines.Scan() {
 		if strings.TrimSpace(lines.Text()) == "" {
 			continue

@@ -89,16 +89,12 @@ func (c TrainConfig) resolve() (TrainConfig, error) {
 	if err := c.Validate(); err != nil {
 		return c, err
 	}
-	paths := []*string{&c.Cache}
-	if c.Model != "" {
-		paths = append(paths, &c.Model)
+	var err error
+	if c.Cache, err = filepath.Abs(c.Cache); err == nil && c.Model != "" {
+		c.Model, err = filepath.Abs(c.Model)
 	}
-	for _, path := range paths {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return c, fmt.Errorf("pipeline: %w", err)
-		}
-		*path = abs
+	if err != nil {
+		return c, fmt.Errorf("pipeline: %w", err)
 	}
 	c.Out = filepath.Clean(c.Out)
 	return c, nil
