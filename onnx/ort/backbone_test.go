@@ -28,25 +28,32 @@ func TestBackboneAndHeadGiveTheGoldenLogps(t *testing.T) {
 		t.Run(model, func(t *testing.T) {
 			texts := goldenTexts(t, model)
 			s := openSplit(t, openRuntime(t), sharedModel(t, model+"/model.onnx"))
-			worst := 0.0
-			for _, order := range batchings(len(texts)) {
-				for _, batch := range order {
-					var chosen []goldenText
-					for _, i := range batch {
-						chosen = append(chosen, texts[i])
-					}
-					seqs, from := unzip(chosen)
-					for i, got := range s.logps(t, seqs, from) {
-						worst = max(worst, maxDiff(t, got, chosen[i].Logprobs))
-					}
-				}
-			}
+			worst := s.worstGolden(t, texts)
 			t.Logf("largest difference: %.2g nats a token", worst)
 			if !(worst <= goldenTolerance) {
 				t.Errorf("largest difference is %g nats a token, want at most %g", worst, goldenTolerance)
 			}
 		})
 	}
+}
+
+// worstGolden returns the largest difference, nats a token, from the golden
+// log-probs, over all texts in every batching.
+func (s split) worstGolden(t *testing.T, texts []goldenText) (worst float64) {
+	t.Helper()
+	for _, order := range batchings(len(texts)) {
+		for _, batch := range order {
+			var chosen []goldenText
+			for _, i := range batch {
+				chosen = append(chosen, texts[i])
+			}
+			seqs, from := unzip(chosen)
+			for i, got := range s.logps(t, seqs, from) {
+				worst = max(worst, maxDiff(t, got, chosen[i].Logprobs))
+			}
+		}
+	}
+	return worst
 }
 
 // batchings are ways to cut n sequences into batches: sizes around the
