@@ -37,24 +37,14 @@ func (v *Vocabulary) Validate() error {
 	return nil
 }
 
-// CheckForward is what every engine does first: it returns a [*TargetError] for
+// CheckRows is what every engine loads rows with: it returns a [*TargetError] for
 // a target outside the vocabulary, and panics where a slice does not have the length that its
 // shape says, which only a faulty caller brings about.
-func CheckForward(v *Vocabulary, rows Rows, add Addition) error {
+func CheckRows(v *Vocabulary, rows Rows) error {
 	mustLen("rows.Hidden", len(rows.Hidden), rows.N*v.D)
 	mustLen("rows.Targets", len(rows.Targets), rows.N)
 	if rows.RefLogps != nil {
 		mustLen("rows.RefLogps", len(rows.RefLogps), rows.N)
-	}
-	if (add.U == nil) != (add.B == nil) {
-		panic("models: addition has one of U and B, want both or neither")
-	}
-	if add.B != nil {
-		mustLen("addition.U", len(add.U), rows.N*add.R)
-		mustLen("addition.B", len(add.B), v.V*add.R)
-	}
-	if add.C != nil {
-		mustLen("addition.C", len(add.C), v.V)
 	}
 	for i, t := range rows.Targets {
 		if t < 0 || int(t) >= v.V {
@@ -62,6 +52,26 @@ func CheckForward(v *Vocabulary, rows Rows, add Addition) error {
 		}
 	}
 	return nil
+}
+
+// CheckAddition panics where a slice of add does not fit n rows.
+func CheckAddition(v *Vocabulary, n int, add Addition) {
+	if (add.U == nil) != (add.B == nil) {
+		panic("models: addition has one of U and B, want both or neither")
+	}
+	if add.B != nil {
+		mustLen("addition.U", len(add.U), n*add.R)
+		mustLen("addition.B", len(add.B), v.V*add.R)
+	}
+	if add.C != nil {
+		mustLen("addition.C", len(add.C), v.V)
+	}
+}
+
+// CheckProject panics where x is not [R,D] or y not [V,R].
+func CheckProject(v *Vocabulary, x []float32, r int, y []float32) {
+	mustLen("vectors of the hidden space", len(x), r*v.D)
+	mustLen("vectors of the vocabulary", len(y), v.V*r)
 }
 
 // CheckBackward panics where coef or grad do not fit the forward pass of n rows under add.

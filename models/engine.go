@@ -70,25 +70,46 @@ type Tokens struct {
 	Top []int32
 }
 
-// Engine does the vocabulary-sized arithmetic of a head and nothing else. It is
+// Engine does the vocabulary-sized arithmetic of heads and nothing else. It is
 // not safe for concurrent use. Implementations: gonum (this package) and
 // ONNX Runtime (onnx/ort); both pass the same conformance test.
+//
+// The product of a micro-batch with the frozen matrix is the same for every head: Load
+// takes it once, and each head that is trained on these rows goes forward and backward on it.
 type Engine interface {
 	// Name is "gonum" or "ort".
 	Name() string
 	// Vocabulary returns the frozen head the engine was opened with.
 	Vocabulary() *Vocabulary
-	// Forward scores rows under the frozen head plus add and fills out, whose
-	// slices it grows to N. It keeps what Backward needs until the next call; rows and add
-	// must stay unchanged until then. A target outside [0,V) is a [*TargetError], found before any
-	// work is done ([CheckForward]). A row with a logit that is not a number has NaN as its
-	// Logps, and other rows don't notice. No rows is a micro-batch too.
-	Forward(ctx context.Context, rows Rows, add Addition, out *Tokens) error
+	// Load takes up a micro-batch and multiplies it with the frozen matrix. rows must stay
+	// unchanged until the next Load. A target outside [0,V) is a [*TargetError], found before any
+	// work is done ([CheckRows]). No rows is a micro-batch too.
+	Load(ctx context.Context, rows Rows) error
+	// Rows returns the micro-batch that was loaded last; none after a Load that failed.
+	Rows() Rows
+	// Forward scores the loaded rows under the frozen head plus add and fills out, whose
+	// slices it grows to N. It keeps what Backward needs until the next call; add
+	// must stay unchanged until then. A row with a logit that is not a number has NaN as its
+	// Logps, and other rows don't notice.
+	Forward(ctx context.Context, add Addition, out *Tokens) error
 	// Backward takes coef[i] = ∂L/∂Logps[i] of the last Forward, [N], and
 	// accumulates the gradient of L with respect to the addition. It may be called again, with
 	// other coefficients. After an error, which is the cause of ctx's end or the
 	// engine's own, the gradients are of no use.
 	Backward(ctx context.Context, coef []float64, grad AdditionGrad) error
+	// Project writes W xᵀ to dst [V,R], for x [R,D]: what vectors of the hidden space do to
+	// the logits.
+	Project(ctx context.Context, x []float32, r int, dst []float32) error
+	// Gather writes gᵀ W to dst [R,D], for g [V,R]: the transpose of Project.
+	Gather(ctx context.Context, g []float32, r int, dst []float32) error
 	// Close frees what the engine holds. The engine can't be used afterwards.
 	Close() error
+}
+
+// Forward loads rows and scores them under the frozen head plus add.
+func Forward(ctx context.Context, e Engine, rows Rows, add Addition, out *Tokens) error {
+	if err := e.Load(ctx, rows); err != nil {
+		return err
+	}
+	return e.Forward(ctx, add, out)
 }

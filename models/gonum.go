@@ -20,8 +20,8 @@ const (
 	bandCols = 64
 )
 
-// gonum is the engine in pure Go. The logits of one micro-batch are kept, from
-// which Backward gets the softmax again; everything else is per tile. The tiling depends on V
+// gonum is the engine in pure Go. The frozen products of one micro-batch are kept, and the
+// logits of the last Forward, from which Backward gets the softmax again; everything else is per tile. The tiling depends on V
 // only and every sum has a fixed order, so results are the same bits whatever GOMAXPROCS is,
 // and the results of a row are the same bits whatever its neighbours are.
 type gonum struct {
@@ -30,6 +30,7 @@ type gonum struct {
 
 	rows    Rows
 	add     Addition
+	base    []float32   // [N,V] Scale · (W h + Bias)
 	logits  []float32   // [N,V]
 	stats   []tileStats // [N,tiles per row]
 	frozen  []float32   // [N] logit of the target under the frozen head
@@ -71,28 +72,50 @@ func (g *gonum) tiles() int { return (g.v.V + g.cols - 1) / g.cols }
 // span returns the first token of tile j, and the one after its last.
 func (g *gonum) span(j int) (lo, hi int) { return j * g.cols, min((j+1)*g.cols, g.v.V) }
 
-// Forward implements [Engine].
-func (g *gonum) Forward(ctx context.Context, rows Rows, add Addition, out *Tokens) error {
-	if err := CheckForward(g.v, rows, add); err != nil {
+// Rows implements [Engine].
+func (g *gonum) Rows() Rows { return g.rows }
+
+// Load implements [Engine].
+func (g *gonum) Load(ctx context.Context, rows Rows) error {
+	g.rows = Rows{}
+	if err := CheckRows(g.v, rows); err != nil {
 		return err
 	}
-	g.rows, g.add = rows, add
-	g.logits = resize(g.logits, rows.N*g.v.V)
-	g.stats = resize(g.stats, rows.N*g.tiles())
-	g.frozen = resize(g.frozen, rows.N)
-	g.shift = resize(g.shift, rows.N)
-	g.sum = resize(g.sum, rows.N)
-	out.Resize(rows.N, rows.RefLogps != nil)
-
+	g.base = resize(g.base, rows.N*g.v.V)
 	// Row blocks run fastest: neighbours in time share a band of W.
-	blocks := (rows.N + tileRows - 1) / tileRows
+	blocks := rowBlocks(rows.N)
+	err := g.each(ctx, blocks*g.tiles(), func(_ *scratch, task int) {
+		g.multiplyTile(rows, task%blocks, task/blocks)
+	})
+	if err != nil {
+		return err
+	}
+	g.rows = rows
+	return nil
+}
+
+func rowBlocks(n int) int { return (n + tileRows - 1) / tileRows }
+
+// Forward implements [Engine].
+func (g *gonum) Forward(ctx context.Context, add Addition, out *Tokens) error {
+	n := g.rows.N
+	CheckAddition(g.v, n, add)
+	g.add = add
+	g.logits = resize(g.logits, n*g.v.V)
+	g.stats = resize(g.stats, n*g.tiles())
+	g.frozen = resize(g.frozen, n)
+	g.shift = resize(g.shift, n)
+	g.sum = resize(g.sum, n)
+	out.Resize(n, g.rows.RefLogps != nil)
+
+	blocks := rowBlocks(n)
 	err := g.each(ctx, blocks*g.tiles(), func(s *scratch, task int) {
 		g.forwardTile(s, task%blocks, task/blocks)
 	})
 	if err != nil {
 		return err
 	}
-	for i := range rows.N {
+	for i := range n {
 		g.merge(i, out)
 	}
 	return nil
@@ -132,15 +155,28 @@ func newScratch(cols int) *scratch {
 	}
 }
 
+// multiplyTile computes the frozen products of row block b and tile j.
+func (g *gonum) multiplyTile(rows Rows, b, j int) {
+	lo, hi := g.span(j)
+	first, last := b*tileRows, min((b+1)*tileRows, rows.N)
+	for band := lo; band < hi; band += bandCols {
+		for i := first; i < last; i++ {
+			g.multiply(rows.hidden(i, g.v.D), i, band, min(band+bandCols, hi))
+		}
+	}
+	for i := first; i < last; i++ {
+		z := g.base[i*g.v.V+lo : i*g.v.V+hi]
+		if g.v.Bias != nil {
+			vek32.Add_Inplace(z, g.v.Bias[lo:hi])
+		}
+		scaleRow(z, g.v.Scale)
+	}
+}
+
 // forwardTile computes the logits of row block b and tile j, and their sums.
 func (g *gonum) forwardTile(s *scratch, b, j int) {
 	lo, hi := g.span(j)
 	first, last := b*tileRows, min((b+1)*tileRows, g.rows.N)
-	for band := lo; band < hi; band += bandCols {
-		for i := first; i < last; i++ {
-			g.multiply(i, band, min(band+bandCols, hi))
-		}
-	}
 	if g.add.B != nil {
 		transpose(s.bt, g.cols, g.add.B[lo*g.add.R:hi*g.add.R], hi-lo, g.add.R)
 	}
@@ -149,29 +185,24 @@ func (g *gonum) forwardTile(s *scratch, b, j int) {
 	}
 }
 
-// multiply writes W h of row i for tokens [lo,hi) to the logits.
-func (g *gonum) multiply(i, lo, hi int) {
+// multiply writes W h of row i for tokens [lo,hi) to the frozen products.
+func (g *gonum) multiply(h []float32, i, lo, hi int) {
 	d := g.v.D
-	h := g.rows.Hidden[i*d : (i+1)*d]
-	z := g.logits[i*g.v.V:]
+	z := g.base[i*g.v.V:]
 	for k := lo; k < hi; k++ {
 		z[k] = dot(h, g.v.Weight[k*d:(k+1)*d])
 	}
 }
 
-// finishRow turns the products of row i, tile j into logits and takes their sums.
+// finishRow turns the frozen products of row i, tile j into logits and takes their sums.
 func (g *gonum) finishRow(s *scratch, i, j int) {
 	lo, hi := g.span(j)
-	n := hi - lo
 	z := g.logits[i*g.v.V+lo : i*g.v.V+hi]
-	if g.v.Bias != nil {
-		vek32.Add_Inplace(z, g.v.Bias[lo:hi])
-	}
-	scaleRow(z, g.v.Scale)
+	copy(z, g.base[i*g.v.V+lo:i*g.v.V+hi])
 	added := g.addition(s, i, lo, hi)
 	z0 := z
 	if added != nil {
-		z0 = s.z0[:n]
+		z0 = s.z0[:hi-lo]
 		copy(z0, z)
 		vek32.Add_Inplace(z, added)
 		capRow(z, g.v.Softcap)

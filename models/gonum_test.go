@@ -67,7 +67,7 @@ func newWork(n, v, d, r int) *work {
 
 func (w *work) run(t testing.TB) {
 	ctx := context.Background()
-	if err := w.engine.Forward(ctx, w.rows, w.add, &w.out); err != nil {
+	if err := models.Forward(ctx, w.engine, w.rows, w.add, &w.out); err != nil {
 		t.Fatal(err)
 	}
 	clear(w.grad.B)
@@ -101,7 +101,7 @@ func TestGonumSameBitsInAnyBatch(t *testing.T) {
 		rows := models.Rows{N: 1, Hidden: w.rows.Hidden[i*33 : (i+1)*33], Targets: w.rows.Targets[i : i+1]}
 		add := w.add
 		add.U = add.U[i*3 : (i+1)*3]
-		if err := w.engine.Forward(t.Context(), rows, add, &out); err != nil {
+		if err := models.Forward(t.Context(), w.engine, rows, add, &out); err != nil {
 			t.Fatal(err)
 		}
 		if out.Logps[0] != w.out.Logps[i] {
@@ -172,7 +172,7 @@ func BenchmarkGonum(b *testing.B) {
 		})
 		b.Run("pass=forward/"+size, func(b *testing.B) {
 			for b.Loop() {
-				if err := w.engine.Forward(b.Context(), w.rows, w.add, &w.out); err != nil {
+				if err := models.Forward(b.Context(), w.engine, w.rows, w.add, &w.out); err != nil {
 					b.Fatal(err)
 				}
 			}

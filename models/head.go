@@ -28,11 +28,19 @@ type Head interface {
 	Params() []Param
 	// ZeroGrad sets all gradients to 0, for the next optimizer batch.
 	ZeroGrad()
-	// Forward scores rows with the policy. Logps are rounded to float32, as the
+	// Forward scores the rows loaded into e with the policy. Logps are rounded to float32, as the
 	// reference's are in its cache: where the engine gives the same bits for both, the log-ratios
-	// of a fresh head are exactly 0. rows must stay unchanged until Backward is done.
-	Forward(ctx context.Context, e Engine, rows Rows, out *Tokens) error
+	// of a fresh head are exactly 0.
+	Forward(ctx context.Context, e Engine, out *Tokens) error
 	// Backward takes coef[i] = ∂L/∂Logps[i] of the last Forward, [N], and adds
 	// ∂L/∂Value to every Grad. After an error the gradients are of no use.
 	Backward(ctx context.Context, e Engine, coef []float64) error
+}
+
+// Score loads rows into e and scores them with the policy h.
+func Score(ctx context.Context, e Engine, h Head, rows Rows, out *Tokens) error {
+	if err := e.Load(ctx, rows); err != nil {
+		return err
+	}
+	return h.Forward(ctx, e, out)
 }

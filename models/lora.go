@@ -23,7 +23,6 @@ type LoRA struct {
 	A, B []float32
 
 	gradA, gradB []float32
-	rows         Rows
 	u, du        []float32 // [N,R]
 	block        []float32 // [R,D] share of tileRows rows in gradA
 }
@@ -75,18 +74,17 @@ func (h *LoRA) ZeroGrad() {
 }
 
 // Forward implements [Head].
-func (h *LoRA) Forward(ctx context.Context, e Engine, rows Rows, out *Tokens) error {
+func (h *LoRA) Forward(ctx context.Context, e Engine, out *Tokens) error {
 	if v := e.Vocabulary(); v.D != h.D || v.V != h.V {
 		return fmt.Errorf("models: the adapter is for a [%d,%d] head, the engine has [%d,%d]", h.V, h.D, v.V, v.D)
 	}
-	mustLen("rows.Hidden", len(rows.Hidden), rows.N*h.D)
-	h.rows = rows
+	rows := e.Rows()
 	h.u = resize(h.u, rows.N*h.R)
 	s := float32(h.Scale())
 	for k := range h.u {
 		h.u[k] = s * dot(rows.hidden(k/h.R, h.D), h.A[k%h.R*h.D:][:h.D])
 	}
-	if err := e.Forward(ctx, rows, Addition{R: h.R, U: h.u, B: h.B}, out); err != nil {
+	if err := e.Forward(ctx, Addition{R: h.R, U: h.u, B: h.B}, out); err != nil {
 		return err
 	}
 	for i, lp := range out.Logps {
@@ -102,12 +100,12 @@ func (h *LoRA) Backward(ctx context.Context, e Engine, coef []float64) error {
 	if err := e.Backward(ctx, coef, AdditionGrad{U: h.du, B: h.gradB}); err != nil {
 		return err
 	}
-	s := float32(h.Scale())
-	for first := 0; first < h.rows.N; first += tileRows {
+	s, rows := float32(h.Scale()), e.Rows()
+	for first := 0; first < rows.N; first += tileRows {
 		clear(h.block)
-		for i := first; i < min(first+tileRows, h.rows.N); i++ {
+		for i := first; i < min(first+tileRows, rows.N); i++ {
 			for r, du := range h.du[i*h.R : (i+1)*h.R] {
-				axpy(h.block[r*h.D:(r+1)*h.D], du, h.rows.hidden(i, h.D))
+				axpy(h.block[r*h.D:(r+1)*h.D], du, rows.hidden(i, h.D))
 			}
 		}
 		axpy(h.gradA, s, h.block)

@@ -74,7 +74,7 @@ func TestLoRAParams(t *testing.T) {
 func TestLoRARefusesAnotherHeadsEngine(t *testing.T) {
 	v := &models.Vocabulary{V: 4, D: 2, Scale: 1, Weight: make([]float32, 8)}
 	h := models.NewLoRA(3, 4, 1, 1, 1)
-	err := h.Forward(t.Context(), models.NewGonum(v), models.Rows{}, &models.Tokens{})
+	err := h.Forward(t.Context(), models.NewGonum(v), &models.Tokens{})
 	if err == nil || !strings.Contains(err.Error(), "[4,3]") || !strings.Contains(err.Error(), "[4,2]") {
 		t.Errorf("error is %v, want one with both shapes", err)
 	}
@@ -84,10 +84,10 @@ func TestLoRALogpsAreWhatACacheKeeps(t *testing.T) {
 	w := newWork(9, 50, 6, 2)
 	h := models.NewLoRA(6, 50, 2, 4, 1)
 	var out, ref models.Tokens
-	if err := w.engine.Forward(t.Context(), w.rows, models.Addition{}, &ref); err != nil {
+	if err := models.Forward(t.Context(), w.engine, w.rows, models.Addition{}, &ref); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Forward(t.Context(), w.engine, w.rows, &out); err != nil {
+	if err := models.Score(t.Context(), w.engine, h, w.rows, &out); err != nil {
 		t.Fatal(err)
 	}
 	for i, lp := range out.Logps {

@@ -193,7 +193,7 @@ func (m *fakeModel) Logps(ctx context.Context, seq []int32, from int) ([]float64
 	}
 	var out models.Tokens
 	rows := models.Rows{N: len(seq) - from, Hidden: hidden[0], Targets: seq[from:]}
-	if err := m.engine.Forward(ctx, rows, models.Addition{}, &out); err != nil {
+	if err := models.Forward(ctx, m.engine, rows, models.Addition{}, &out); err != nil {
 		return nil, err
 	}
 	for i := range out.Logps {

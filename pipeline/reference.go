@@ -191,7 +191,7 @@ func (r *reference) logps(ctx context.Context, batch []sequence, features [][]fl
 	for at := 0; at < len(targets); at += block {
 		end := min(at+block, len(targets))
 		rows := models.Rows{N: end - at, Hidden: hidden[at*d : end*d], Targets: targets[at:end]}
-		if err := r.engine.Forward(ctx, rows, models.Addition{}, &tokens); err != nil {
+		if err := models.Forward(ctx, r.engine, rows, models.Addition{}, &tokens); err != nil {
 			return nil, err
 		}
 		for _, p := range tokens.Logps {

@@ -111,7 +111,7 @@ func (s *scorer) side(sp span) *side {
 // forward scores one micro-batch.
 func (s *scorer) forward(ctx context.Context, batch []refcache.Row, spans []span) error {
 	s.micro.fill(batch, spans, s.engine.Vocabulary().D)
-	if err := s.head.Forward(ctx, s.engine, s.micro.rows, &s.tokens); err != nil {
+	if err := models.Score(ctx, s.engine, s.head, s.micro.rows, &s.tokens); err != nil {
 		return fmt.Errorf("head forward: %w", err)
 	}
 	return nil

@@ -179,8 +179,8 @@ func TestTrainRefuses(t *testing.T) {
 // shiftedEngine scores with a head that is not the cache's.
 type shiftedEngine struct{ models.Engine }
 
-func (e shiftedEngine) Forward(ctx context.Context, rows models.Rows, add models.Addition, out *models.Tokens) error {
-	err := e.Engine.Forward(ctx, rows, add, out)
+func (e shiftedEngine) Forward(ctx context.Context, add models.Addition, out *models.Tokens) error {
+	err := e.Engine.Forward(ctx, add, out)
 	for i := range out.Logps {
 		out.Logps[i] -= 0.01
 	}

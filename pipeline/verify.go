@@ -172,10 +172,10 @@ func (v *verifier) completion(ctx context.Context, row *refcache.Row, chosen boo
 		return err
 	}
 	var head, rounded models.Tokens
-	if err := v.head.Forward(ctx, v.engine, models.Rows{N: len(ids), Hidden: exact[0], Targets: ids}, &head); err != nil {
+	if err := models.Score(ctx, v.engine, v.head, models.Rows{N: len(ids), Hidden: exact[0], Targets: ids}, &head); err != nil {
 		return err
 	}
-	if err := v.head.Forward(ctx, v.engine, models.Rows{N: len(ids), Hidden: cached, Targets: ids}, &rounded); err != nil {
+	if err := models.Score(ctx, v.engine, v.head, models.Rows{N: len(ids), Hidden: cached, Targets: ids}, &rounded); err != nil {
 		return err
 	}
 	r := &v.result

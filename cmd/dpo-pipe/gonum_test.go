@@ -60,7 +60,7 @@ func headLogps(t *testing.T, v *models.Vocabulary, ids []int32, features []float
 	defer engine.Close()
 	var out models.Tokens
 	rows := models.Rows{N: len(ids), Hidden: features, Targets: ids}
-	if err := engine.Forward(context.Background(), rows, models.Addition{}, &out); err != nil {
+	if err := models.Forward(context.Background(), engine, rows, models.Addition{}, &out); err != nil {
 		t.Fatal(err)
 	}
 	logps := make([]float32, len(ids))

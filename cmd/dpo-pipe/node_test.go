@@ -137,7 +137,7 @@ func (x *exported) headLogps(t *testing.T, rt *ort.Runtime, sequences []sequence
 		}
 		targets := seq.IDs[seq.From:]
 		var tokens models.Tokens
-		if err := lora.Forward(t.Context(), engine, models.Rows{N: len(targets), Hidden: hidden[0], Targets: targets}, &tokens); err != nil {
+		if err := models.Score(t.Context(), engine, lora, models.Rows{N: len(targets), Hidden: hidden[0], Targets: targets}, &tokens); err != nil {
 			t.Fatal(err)
 		}
 		logps = append(logps, tokens.Logps)

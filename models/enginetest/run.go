@@ -30,6 +30,8 @@ func Run(t *testing.T, open Open) {
 	t.Run("Accumulates", func(t *testing.T) { testAccumulates(t, open) })
 	t.Run("Extremes", func(t *testing.T) { testExtremes(t, open) })
 	t.Run("Ties", func(t *testing.T) { testTies(t, open) })
+	t.Run("Shared", func(t *testing.T) { testShared(t, open) })
+	t.Run("Project", func(t *testing.T) { testProject(t, open) })
 	t.Run("Rows", func(t *testing.T) { testRows(t, open) })
 	t.Run("NaN", func(t *testing.T) { testNaN(t, open) })
 	t.Run("Targets", func(t *testing.T) { testTargets(t, open) })
@@ -109,7 +111,7 @@ func start(t *testing.T, open Open, p *problem) models.Engine {
 func forward(t *testing.T, e models.Engine, p *problem) models.Tokens {
 	t.Helper()
 	var out models.Tokens
-	if err := e.Forward(context.Background(), p.rows, p.add, &out); err != nil {
+	if err := models.Forward(context.Background(), e, p.rows, p.add, &out); err != nil {
 		t.Fatal(err)
 	}
 	return out

@@ -71,7 +71,7 @@ func testTargets(t *testing.T, open Open) {
 		good := p.rows.Targets[2]
 		p.rows.Targets[2] = bad
 		var out models.Tokens
-		err := e.Forward(context.Background(), p.rows, p.add, &out)
+		err := models.Forward(context.Background(), e, p.rows, p.add, &out)
 		var target *models.TargetError
 		if !errors.As(err, &target) || target.Row != 2 || target.Target != bad || target.V != 10 {
 			t.Errorf("target %d: error is %v, want a TargetError for row 2", bad, err)
@@ -121,7 +121,7 @@ func testCancel(t *testing.T, open Open) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(cause)
 	var out models.Tokens
-	if err := e.Forward(ctx, p.rows, p.add, &out); !errors.Is(err, cause) {
+	if err := models.Forward(ctx, e, p.rows, p.add, &out); !errors.Is(err, cause) {
 		t.Errorf("cancelled forward returns %v, want the cause", err)
 	}
 	forward(t, e, p)

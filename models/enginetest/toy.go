@@ -39,7 +39,7 @@ func (y *toy) rows(from, to int) models.Rows {
 func (y *toy) reference(t *testing.T, e models.Engine) []float32 {
 	t.Helper()
 	var out models.Tokens
-	if err := e.Forward(context.Background(), y.rows(0, len(y.pairs)), models.Addition{}, &out); err != nil {
+	if err := models.Forward(context.Background(), e, y.rows(0, len(y.pairs)), models.Addition{}, &out); err != nil {
 		t.Fatal(err)
 	}
 	ref := make([]float32, len(out.Logps))
@@ -75,7 +75,7 @@ func (y *toy) pass(t *testing.T, e models.Engine, h models.Head, o *loss.Objecti
 		rows.RefLogps = ref[at : at+rows.N]
 		at += rows.N
 		var out models.Tokens
-		if err := h.Forward(context.Background(), e, rows, &out); err != nil {
+		if err := models.Score(context.Background(), e, h, rows, &out); err != nil {
 			t.Fatal(err)
 		}
 		o.Resize(&all.pairs, to-from)

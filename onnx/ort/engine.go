@@ -4,6 +4,7 @@ package ort
 
 import (
 	"context"
+	"errors"
 	"math"
 
 	"github.com/dpo-pipe/dpo-pipe/models"
@@ -26,6 +27,11 @@ type engine struct {
 	vocab             *models.Vocabulary
 	weightIsInput     bool
 	forward, backward *session
+	project, gather   *session // opened at the first use
+
+	opt     Options
+	runtime *Runtime
+	rows    models.Rows
 
 	last forwardState
 	// scratch memory, reused from call to call
@@ -59,7 +65,7 @@ func (r *Runtime) newEngine(v *models.Vocabulary, opt Options, weightIsInput boo
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
-	e := &engine{vocab: v, weightIsInput: weightIsInput}
+	e := &engine{vocab: v, weightIsInput: weightIsInput, runtime: r, opt: opt}
 	inputs := []string{inHidden, inU, inB, inTargets}
 	if weightIsInput {
 		inputs = append(inputs, inWeight)
@@ -85,19 +91,34 @@ func (e *engine) Vocabulary() *models.Vocabulary { return e.vocab }
 
 // Close frees the graphs.
 func (e *engine) Close() error {
-	e.last = forwardState{}
-	if err := e.forward.close(); err != nil {
-		return err
+	e.last, e.rows = forwardState{}, models.Rows{}
+	var errs []error
+	for _, s := range []*session{e.forward, e.backward, e.project, e.gather} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
 	}
-	return e.backward.close()
+	return errors.Join(errs...)
 }
 
-// Forward scores rows; see models.Engine.
-func (e *engine) Forward(ctx context.Context, rows models.Rows, add models.Addition, out *models.Tokens) error {
-	e.last.valid = false
-	if err := models.CheckForward(e.vocab, rows, add); err != nil {
+// Rows returns the loaded micro-batch.
+func (e *engine) Rows() models.Rows { return e.rows }
+
+// Load takes up a micro-batch; see models.Engine.
+func (e *engine) Load(_ context.Context, rows models.Rows) error {
+	e.last.valid, e.rows = false, models.Rows{}
+	if err := models.CheckRows(e.vocab, rows); err != nil {
 		return err
 	}
+	e.rows = rows
+	return nil
+}
+
+// Forward scores the loaded rows; see models.Engine.
+func (e *engine) Forward(ctx context.Context, add models.Addition, out *models.Tokens) error {
+	e.last.valid = false
+	rows := e.rows
+	models.CheckAddition(e.vocab, rows.N, add)
 	e.join(rows.N, add)
 	e.targets = grow(e.targets, rows.N)
 	for i, t := range rows.Targets {

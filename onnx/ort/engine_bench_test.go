@@ -34,7 +34,7 @@ func BenchmarkEngine(b *testing.B) {
 		var out models.Tokens
 		b.Run(name+"forward", func(b *testing.B) {
 			for b.Loop() {
-				if err := e.Forward(b.Context(), rows, add, &out); err != nil {
+				if err := models.Forward(b.Context(), e, rows, add, &out); err != nil {
 					b.Fatal(err)
 				}
 			}

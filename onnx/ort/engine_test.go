@@ -175,7 +175,7 @@ func TestEngineForwardIsTheDefinition(t *testing.T) {
 				}
 				defer e.Close()
 				var got models.Tokens
-				if err := e.Forward(t.Context(), rows, add, &got); err != nil {
+				if err := models.Forward(t.Context(), e, rows, add, &got); err != nil {
 					t.Fatal(err)
 				}
 				compareTokens(t, got, want.tokens(rows))
@@ -236,7 +236,7 @@ func TestEngineBackwardIsTheDefinition(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer e.Close()
-			if err := e.Forward(t.Context(), rows, add, &models.Tokens{}); err != nil {
+			if err := models.Forward(t.Context(), e, rows, add, &models.Tokens{}); err != nil {
 				t.Fatal(err)
 			}
 			got := newGrad(h)

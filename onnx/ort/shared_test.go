@@ -108,7 +108,7 @@ func (s split) logps(t testing.TB, seqs [][]int32, from []int) [][]float64 {
 		targets := seqs[i][from[i]:]
 		var tokens models.Tokens
 		rows := models.Rows{N: len(targets), Hidden: h, Targets: targets}
-		if err := s.engine.Forward(t.Context(), rows, models.Addition{}, &tokens); err != nil {
+		if err := models.Forward(t.Context(), s.engine, rows, models.Addition{}, &tokens); err != nil {
 			t.Fatal(err)
 		}
 		out[i] = tokens.Logps
