@@ -3,9 +3,6 @@ package models
 import (
 	"context"
 	"math"
-	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"github.com/viterin/vek/vek32"
 )
@@ -30,13 +27,13 @@ type gonum struct {
 
 	rows    Rows
 	add     Addition
-	base    []float32   // [N,V] Scale · (W h + Bias)
-	logits  []float32   // [N,V]
-	stats   []tileStats // [N,tiles per row]
-	frozen  []float32   // [N] logit of the target under the frozen head
-	shift   []float32   // [N] greatest logit
-	sum     []float64   // [N] Σ exp(z - shift)
-	partial []float32   // [tiles per row,N,R] shares of ∂L/∂U
+	base    []float32  // [N,V] Scale · (W h + Bias)
+	logits  []float32  // [N,V]
+	stats   []TileSums // [N,tiles per row]
+	frozen  []float32  // [N] logit of the target under the frozen head
+	shift   []float32  // [N] greatest logit
+	sum     []float64  // [N] Σ exp(z - shift)
+	partial []float32  // [tiles per row,N,R] shares of ∂L/∂U
 	scratch []*scratch
 }
 
@@ -53,9 +50,7 @@ func NewGonum(v *Vocabulary) Engine {
 	if err := v.Validate(); err != nil {
 		panic(err)
 	}
-	// A small vocabulary is cut finer, to have work for every core.
-	cols := min(max(roundUp(v.V/16, bandCols), bandCols), tileCols)
-	return &gonum{v: v, cols: cols}
+	return &gonum{v: v, cols: TileCols(v.V)}
 }
 
 func (g *gonum) Name() string            { return "gonum" }
@@ -121,30 +116,16 @@ func (g *gonum) Forward(ctx context.Context, add Addition, out *Tokens) error {
 	return nil
 }
 
-// each runs do for every task in [0,n) on all cores; which core does which task is left to
-// chance, so tasks write to places of their own.
+// each runs do for every task in [0,n) on all cores.
 func (g *gonum) each(ctx context.Context, n int, do func(s *scratch, task int)) error {
-	workers := min(runtime.GOMAXPROCS(0), n)
-	for len(g.scratch) < workers {
+	for len(g.scratch) < Workers(n) {
 		g.scratch = append(g.scratch, newScratch(g.cols))
 	}
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for _, s := range g.scratch[:workers] {
+	for _, s := range g.scratch {
 		s.bt = resize(s.bt, g.add.R*g.cols)
 		s.dbt = resize(s.dbt, g.add.R*g.cols)
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				task := int(next.Add(1)) - 1
-				if task >= n {
-					return
-				}
-				do(s, task)
-			}
-		})
 	}
-	wg.Wait()
-	return context.Cause(ctx)
+	return Each(ctx, n, func(worker, task int) { do(g.scratch[worker], task) })
 }
 
 func newScratch(cols int) *scratch {

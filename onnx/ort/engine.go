@@ -5,7 +5,6 @@ package ort
 import (
 	"context"
 	"errors"
-	"math"
 
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
@@ -21,35 +20,36 @@ const maxInitializerBytes = 3 << 29 // 1.5 GiB
 
 // engine is the models.Engine that multiplies with ONNX Runtime.
 //
-// A bias C of the addition is one more column of B beside a column of ones in U,
-// so that everything below knows a low-rank addition only.
+// ONNX Runtime takes the product with the frozen matrix, which is most of the work. What a
+// head does to those logits is memory traffic rather than arithmetic: the kernel does all
+// of it to one tile of tokens after another, while that is in the processor's cache.
 type engine struct {
-	vocab             *models.Vocabulary
-	weightIsInput     bool
-	forward, backward *session
-	project, gather   *session // opened at the first use
+	vocab           *models.Vocabulary
+	runtime         *Runtime
+	opt             Options
+	weightIsInput   bool
+	frozen          *session
+	project, gather *session // opened at the first use
+	cols            int      // of a tile
 
-	opt     Options
-	runtime *Runtime
-	rows    models.Rows
-
+	rows models.Rows
+	base []float32 // [N,V] Scale · (W h + Bias)
 	last forwardState
 	// scratch memory, reused from call to call
-	targets, top                              []int64
-	joinedU, joinedB, scaled, grad            []float32
-	picked, topProb, mean, sumSq, shift, base []float32
+	partial []float32   // [tiles,N,R] shares of ∂L/∂U
+	scaled  []float64   // [N] Scale · coef
+	scratch [][]float32 // of each worker
 }
 
 // forwardState is what Backward needs of the last Forward.
 type forwardState struct {
 	valid bool
-	n     int
 	add   models.Addition
-	// u is [N,rank] and b [V,rank]: the addition with its bias as the last column.
-	rank int
-	u, b []float32
-	// probs is [N,V], mix [N,rank], slope [N] or nil.
-	probs, mix, slope []float32
+	sums  []models.TileSums // [N,tiles]
+	shift []float32         // [N] greatest logit
+	sum   []float64         // [N] Σ exp(z - shift)
+	// logit and base are of the target, [N], with the addition and without.
+	logit, base []float32
 }
 
 var _ models.Engine = (*engine)(nil)
@@ -65,22 +65,14 @@ func (r *Runtime) newEngine(v *models.Vocabulary, opt Options, weightIsInput boo
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
-	e := &engine{vocab: v, weightIsInput: weightIsInput, runtime: r, opt: opt}
-	inputs := []string{inHidden, inU, inB, inTargets}
+	e := &engine{vocab: v, runtime: r, opt: opt, weightIsInput: weightIsInput, cols: models.TileCols(v.V)}
+	inputs := []string{inHidden}
 	if weightIsInput {
 		inputs = append(inputs, inWeight)
 	}
 	var err error
-	e.forward, err = r.newSession(forwardGraph(v, weightIsInput), inputs, forwardOutputs(v), opt)
-	if err != nil {
-		return nil, err
-	}
-	e.backward, err = r.newSession(backwardGraph(v), []string{inScaled, outProbs}, []string{outGrad}, opt)
-	if err != nil {
-		e.forward.close()
-		return nil, err
-	}
-	return e, nil
+	e.frozen, err = r.newSession(frozenGraph(v, weightIsInput), inputs, []string{outLogits}, opt)
+	return e, err
 }
 
 // Name returns "ort".
@@ -89,11 +81,14 @@ func (e *engine) Name() string { return "ort" }
 // Vocabulary returns the frozen head.
 func (e *engine) Vocabulary() *models.Vocabulary { return e.vocab }
 
+// Rows returns the loaded micro-batch.
+func (e *engine) Rows() models.Rows { return e.rows }
+
 // Close frees the graphs.
 func (e *engine) Close() error {
-	e.last, e.rows = forwardState{}, models.Rows{}
+	e.last, e.rows, e.base = forwardState{}, models.Rows{}, nil
 	var errs []error
-	for _, s := range []*session{e.forward, e.backward, e.project, e.gather} {
+	for _, s := range []*session{e.frozen, e.project, e.gather} {
 		if s != nil {
 			errs = append(errs, s.close())
 		}
@@ -101,141 +96,154 @@ func (e *engine) Close() error {
 	return errors.Join(errs...)
 }
 
-// Rows returns the loaded micro-batch.
-func (e *engine) Rows() models.Rows { return e.rows }
-
-// Load takes up a micro-batch; see models.Engine.
-func (e *engine) Load(_ context.Context, rows models.Rows) error {
+// Load multiplies rows with the frozen matrix; see models.Engine.
+func (e *engine) Load(ctx context.Context, rows models.Rows) error {
 	e.last.valid, e.rows = false, models.Rows{}
-	if err := models.CheckRows(e.vocab, rows); err != nil {
+	v := e.vocab
+	if err := models.CheckRows(v, rows); err != nil {
 		return err
+	}
+	e.base = grow(e.base, rows.N*v.V)
+	if rows.N > 0 {
+		if err := e.multiply(ctx, rows); err != nil {
+			return err
+		}
 	}
 	e.rows = rows
 	return nil
 }
 
-// Forward scores the loaded rows; see models.Engine.
-func (e *engine) Forward(ctx context.Context, add models.Addition, out *models.Tokens) error {
-	e.last.valid = false
-	rows := e.rows
-	models.CheckAddition(e.vocab, rows.N, add)
-	e.join(rows.N, add)
-	e.targets = grow(e.targets, rows.N)
-	for i, t := range rows.Targets {
-		e.targets[i] = int64(t)
-	}
-	if rows.N > 0 {
-		if err := e.runForward(ctx, rows); err != nil {
-			return err
-		}
-	}
-	e.fill(rows, out)
-	e.last.valid = true
-	return nil
-}
-
-// lowRank is the rank of the addition without its bias.
-func (s *forwardState) lowRank() int {
-	if s.add.B == nil {
-		return 0
-	}
-	return s.add.R
-}
-
-// join sets u and b of the forward state: add's own memory, or with a bias a copy
-// that has it as the last column.
-func (e *engine) join(n int, add models.Addition) {
-	s := &e.last
-	s.add, s.n, s.u, s.b = add, n, add.U, add.B
-	r := s.lowRank()
-	s.rank = r
-	if add.C == nil {
-		return
-	}
-	s.rank++
-	e.joinedU, e.joinedB = grow(e.joinedU, n*s.rank), grow(e.joinedB, e.vocab.V*s.rank)
-	for i := range n {
-		copy(e.joinedU[i*s.rank:], s.u[i*r:(i+1)*r])
-		e.joinedU[i*s.rank+r] = 1
-	}
-	for v := range e.vocab.V {
-		copy(e.joinedB[v*s.rank:], s.b[v*r:(v+1)*r])
-		e.joinedB[v*s.rank+r] = add.C[v]
-	}
-	s.u, s.b = e.joinedU, e.joinedB
-}
-
-// runForward runs the forward graph into the engine's memory.
-func (e *engine) runForward(ctx context.Context, rows models.Rows) error {
-	s, v, n := &e.last, e.vocab, int64(rows.N)
-	s.probs, s.mix = grow(s.probs, rows.N*v.V), grow(s.mix, rows.N*s.rank)
-	e.top, e.picked = grow(e.top, rows.N), grow(e.picked, 2*rows.N)
-	e.topProb, e.mean, e.sumSq = grow(e.topProb, rows.N), grow(e.mean, rows.N), grow(e.sumSq, rows.N)
+func (e *engine) multiply(ctx context.Context, rows models.Rows) error {
+	v := e.vocab
 	var vs values
 	defer vs.destroy()
-	inputs := []ortgo.Value{
-		vs.float32s(rows.Hidden, n, int64(v.D)),
-		vs.float32s(s.u, n, int64(s.rank)),
-		vs.float32s(s.b, int64(v.V), int64(s.rank)),
-		vs.tensor(onnx.Int64, bytesOf(e.targets), n, 1),
-	}
+	inputs := []ortgo.Value{vs.float32s(rows.Hidden, int64(rows.N), int64(v.D))}
 	if e.weightIsInput {
 		inputs = append(inputs, vs.float32s(v.Weight, int64(v.V), int64(v.D)))
 	}
-	outputs := []ortgo.Value{
-		vs.float32s(s.probs, n, int64(v.V)),
-		vs.float32s(s.mix, n, int64(s.rank)),
-		vs.tensor(onnx.Int64, bytesOf(e.top), n, 1),
-		vs.float32s(e.picked, n, 2),
-		vs.float32s(e.topProb, n, 1),
-		vs.float32s(e.mean, n, 1),
-		vs.float32s(e.sumSq, n, 1),
-	}
-	if v.Softcap > 0 {
-		s.slope, e.shift, e.base = grow(s.slope, rows.N), grow(e.shift, rows.N), grow(e.base, rows.N)
-		outputs = append(outputs, vs.float32s(s.slope, n, 1), vs.float32s(e.shift, n, 1), vs.float32s(e.base, n, 1))
-	}
+	outputs := []ortgo.Value{vs.float32s(e.base, int64(rows.N), int64(v.V))}
 	if vs.err != nil {
 		return vs.err
 	}
-	return e.forward.run(ctx, inputs, outputs)
+	return e.frozen.run(ctx, inputs, outputs)
 }
 
-// fill turns the graph's outputs into results, in float64.
-//
-// With z_top and π_top of the most probable token, lse = z_top - log π_top. The
-// entropy is lse - Σ π z. For the KL to the reference, whose normaliser is lse0,
-//
-//	lse - lse0 = (z_y - z0_y) - (log π_y - log π_ref,y)
-//	KL = Σ_v π (z - z0) - (lse - lse0)
-//
-// where without a softcap z - z0 = Scale · B u.
-func (e *engine) fill(rows models.Rows, out *models.Tokens) {
-	out.Resize(rows.N, rows.RefLogps != nil)
-	for i := range rows.N {
-		lse := float64(e.picked[2*i+1]) - math.Log(float64(e.topProb[i]))
-		out.Logps[i] = float64(e.picked[2*i]) - lse
-		out.Entropy[i] = lse - float64(e.mean[i])
-		out.LogSumSq[i] = math.Log(float64(e.sumSq[i]))
-		out.Top[i] = int32(e.top[i])
-		if rows.RefLogps != nil {
-			mean, target := e.moved(i, int(rows.Targets[i]))
-			out.KL[i] = mean - target + out.Logps[i] - float64(rows.RefLogps[i])
+// Forward scores the loaded rows; see models.Engine.
+func (e *engine) Forward(ctx context.Context, add models.Addition, out *models.Tokens) error {
+	s, n := &e.last, e.rows.N
+	s.valid = false
+	models.CheckAddition(e.vocab, n, add)
+	s.add = add
+	s.sums = grow(s.sums, n*e.tiles())
+	s.shift, s.sum = grow(s.shift, n), grow(s.sum, n)
+	s.logit, s.base = grow(s.logit, n), grow(s.base, n)
+	out.Resize(n, e.rows.RefLogps != nil)
+	if n == 0 {
+		s.valid = true
+		return context.Cause(ctx)
+	}
+	if err := e.each(ctx, e.forwardTile); err != nil {
+		return err
+	}
+	tiles := e.tiles()
+	err := models.Each(ctx, n, func(_, i int) {
+		all := models.MergeTiles(s.sums[i*tiles : (i+1)*tiles])
+		s.shift[i], s.sum[i] = all.Max, all.Sum
+		out.Put(i, &e.rows, all, s.logit[i], s.base[i])
+	})
+	s.valid = err == nil
+	return err
+}
+
+// Backward accumulates the gradient of L; see models.Engine.
+func (e *engine) Backward(ctx context.Context, coef []float64, grad models.AdditionGrad) error {
+	s, n := &e.last, e.rows.N
+	if !s.valid {
+		return errors.New("ort: Backward without a Forward that succeeded")
+	}
+	models.CheckBackward(e.vocab, n, s.add, coef, grad)
+	if n == 0 {
+		return context.Cause(ctx)
+	}
+	e.scaled = grow(e.scaled, n)
+	for i, c := range coef {
+		e.scaled[i] = float64(e.vocab.Scale) * c
+	}
+	if grad.U != nil {
+		e.partial = grow(e.partial, e.tiles()*len(grad.U))
+	}
+	err := e.each(ctx, func(scratch []float32, j int) { e.backwardTile(scratch, j, grad) })
+	if err != nil {
+		return err
+	}
+	for k := range grad.U {
+		var sum float64
+		for j := range e.tiles() {
+			sum += float64(e.partial[j*len(grad.U)+k])
 		}
+		grad.U[k] = float32(sum)
 	}
+	return nil
 }
 
-// moved returns Σ_v π (z - z0) of row i and z - z0 of its target.
-func (e *engine) moved(i, target int) (mean, at float64) {
-	if e.vocab.Softcap > 0 {
-		return float64(e.shift[i]), float64(e.picked[2*i]) - float64(e.base[i])
+// tiles is the number of tiles of a row of logits.
+func (e *engine) tiles() int { return (e.vocab.V + e.cols - 1) / e.cols }
+
+// span returns the first token of tile j, and the one after its last.
+func (e *engine) span(j int) (lo, hi int) { return j * e.cols, min((j+1)*e.cols, e.vocab.V) }
+
+// each runs do for every tile, on all cores, with scratch memory for the kernel.
+func (e *engine) each(ctx context.Context, do func(scratch []float32, tile int)) error {
+	tiles := e.tiles()
+	size := scratchSize(e.cols, rank(e.last.add))
+	e.scratch = grow(e.scratch, models.Workers(tiles))
+	for w := range e.scratch {
+		e.scratch[w] = grow(e.scratch[w], size)
 	}
-	s := &e.last
-	u, mix, b := s.u[i*s.rank:(i+1)*s.rank], s.mix[i*s.rank:], s.b[target*s.rank:]
-	for k, x := range u {
-		mean += float64(x) * float64(mix[k])
-		at += float64(x) * float64(b[k])
+	return models.Each(ctx, tiles, func(worker, tile int) { do(e.scratch[worker], tile) })
+}
+
+// rank is that of the low-rank part, 0 without one.
+func rank(add models.Addition) int {
+	if add.B == nil {
+		return 0
 	}
-	scale := float64(e.vocab.Scale)
-	return scale * mean, scale * at
+	return add.R
+}
+
+// Values of the graph of the frozen head.
+const (
+	inHidden  = "hidden" // [N,D]
+	inWeight  = "weight" // [V,D], an input only where it is not an initializer
+	outLogits = "logits" // [N,V], before the softcap
+
+	// engineOpset is the standard operator set of the graphs built here; every
+	// supported ONNX Runtime has it.
+	engineOpset = 17
+)
+
+// frozenGraph builds Scale · (X Wᵀ + Bias).
+func frozenGraph(v *models.Vocabulary, weightIsInput bool) *onnx.Model {
+	m := onnx.NewModel("frozen_head", onnx.Opset{Version: engineOpset})
+	g := m.Graph
+	n, d, vocab := onnx.Free("N"), onnx.Fixed(v.D), onnx.Fixed(v.V)
+	g.AddInput(inHidden, onnx.Float32, n, d)
+	if weightIsInput {
+		g.AddInput(inWeight, onnx.Float32, vocab, d)
+	} else {
+		dims := []int64{int64(v.V), int64(v.D)}
+		g.AddInitializer(onnx.NewTensor(inWeight, onnx.Float32, dims, bytesOf(v.Weight)))
+	}
+	inputs := []string{inHidden, inWeight}
+	if v.Bias != nil {
+		inputs = append(inputs, g.AddInitializer(onnx.Float32Tensor("bias", v.Bias, int64(v.V))))
+	}
+	add(g, outLogits, "Gemm", inputs, onnx.Int("transB", 1), onnx.Float("alpha", v.Scale), onnx.Float("beta", v.Scale))
+	g.AddOutput(outLogits, onnx.Float32, n, vocab)
+	return m
+}
+
+// add appends a node with one output.
+func add(g *onnx.Graph, output, op string, inputs []string, attrs ...*onnx.Attr) {
+	g.Add(op, inputs, []string{output}, attrs...)
 }

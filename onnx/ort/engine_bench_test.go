@@ -32,9 +32,17 @@ func BenchmarkEngine(b *testing.B) {
 			b.Fatal(err)
 		}
 		var out models.Tokens
+		b.Run(name+"load", func(b *testing.B) {
+			for b.Loop() {
+				if err := e.Load(b.Context(), rows); err != nil {
+					b.Fatal(err)
+				}
+			}
+			reportRows(b, h.n)
+		})
 		b.Run(name+"forward", func(b *testing.B) {
 			for b.Loop() {
-				if err := models.Forward(b.Context(), e, rows, add, &out); err != nil {
+				if err := e.Forward(b.Context(), add, &out); err != nil {
 					b.Fatal(err)
 				}
 			}
