@@ -91,17 +91,16 @@ func (r ranking) has(step int64) bool {
 }
 
 // rank takes the newest evaluation into account: what is best, and whether training
-// has not become better for too long. It reports whether the head must be kept.
-func (t *trainer) rank() (keep bool) {
+// has not become better for too long.
+func (t *trainer) rank() {
 	one := RankedCheckpoint{t.state.Step, t.after.Get(t.cfg.BestMetric)}
 	var first bool
-	t.state.Best, keep, first = t.state.Best.add(one, t.cfg.KeepBest, t.cfg.better)
+	t.state.Best, _, first = t.state.Best.add(one, t.cfg.KeepBest, t.cfg.better)
 	t.state.Stale++
 	if first {
 		t.state.Stale = 0
 	}
 	t.state.Stopped = t.cfg.EarlyStop > 0 && t.state.Stale >= t.cfg.EarlyStop
-	return keep
 }
 
 // done reports whether no step is left to take.

@@ -55,7 +55,7 @@ func (t *trainer) save() error {
 		return err
 	}
 	t.state.Format, t.state.MetricsBytes = stateFormat, t.metrics.size
-	t.state.Identity, t.state.Config = t.cache.Manifest().Identity, t.cfg
+	t.state.Identity, t.state.Config = t.stream.cache.Manifest().Identity, t.cfg
 	t.state.After = t.after
 	path := filepath.Join(t.cfg.Out, checkpointsName, stepName(t.state.Step))
 	if err := t.write(path); err != nil {
@@ -112,7 +112,7 @@ func (t *trainer) load() error {
 	if err != nil {
 		return err
 	}
-	if err := t.cache.Manifest().Check(state.Identity); err != nil {
+	if err := t.stream.cache.Manifest().Check(state.Identity); err != nil {
 		return fmt.Errorf("pipeline: resume %s: %w", path, err)
 	}
 	head, _, err := models.ReadAdapter(path)

@@ -93,6 +93,7 @@ type evaluator struct {
 	cfg     EvalConfig
 	cache   *refcache.Reader
 	engine  models.Engine
+	product *product
 	subject subject
 	against *subject // nil: none
 	discord discordance
@@ -140,6 +141,7 @@ func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
 	if e.engine, err = open(cfg.Engine, v); err != nil {
 		return nil, err
 	}
+	e.product = newProduct(e.engine, e.subject.state.Config.MicroTokens)
 	err = e.subject.open(cfg.Checkpoint, e, objective)
 	if err == nil && e.against != nil {
 		err = e.against.open(cfg.Against, e, objective)
@@ -156,7 +158,7 @@ func (s *subject) open(checkpoint string, e *evaluator, objective *loss.Objectiv
 	if err != nil {
 		return err
 	}
-	s.scorer = newScorer(head, e.engine, objective, e.subject.state.Config.MicroTokens)
+	s.scorer = newScorer(head, objective)
 	s.boot = newBootstrap()
 	return nil
 }
@@ -190,8 +192,19 @@ func (e *evaluator) share() float64 {
 }
 
 func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
-	if err := e.subject.score(ctx, rows); err != nil {
+	subjects := []*subject{&e.subject}
+	if e.against != nil {
+		subjects = append(subjects, e.against)
+	}
+	scorers := make([]*scorer, len(subjects))
+	for i, s := range subjects {
+		scorers[i] = s.scorer
+	}
+	if err := e.product.score(ctx, rows, scorers, false); err != nil {
 		return err
+	}
+	for _, s := range subjects {
+		s.add(rows)
 	}
 	m := e.subject.window.Means()
 	e.report.report(Progress{
@@ -205,23 +218,18 @@ func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
 	if e.against == nil {
 		return nil
 	}
-	if err := e.against.score(ctx, rows); err != nil {
-		return err
-	}
 	for i := range rows {
 		e.discord.add(&e.subject.scorer.each[i], &e.against.scorer.each[i])
 	}
 	return nil
 }
 
-func (s *subject) score(ctx context.Context, rows []refcache.Row) error {
-	if err := s.scorer.score(ctx, rows, &s.window, false); err != nil {
-		return err
-	}
+// add takes the metrics of rows, which were scored, into account.
+func (s *subject) add(rows []refcache.Row) {
+	s.scorer.addTo(&s.window)
 	for i := range rows {
 		s.boot.add(rows[i].PromptKey, &s.scorer.each[i])
 	}
-	return nil
 }
 
 func (e *evaluator) result() (EvalResult, error) {
@@ -253,15 +261,6 @@ func verifyCache(ctx context.Context, cache *refcache.Reader, report Reporter) e
 	return cache.Verify(ctx, func(done, total int64) {
 		report.report(Progress{Stage: "check cache", Done: done, Total: total, Unit: "bytes", Fresh: done, Elapsed: time.Since(start)})
 	})
-}
-
-// meansOf scores the pairs of the cache whose prompts pick chooses.
-func meansOf(ctx context.Context, s *scorer, cache *refcache.Reader, pick func(prompt [16]byte) bool, batch int) (loss.Means, error) {
-	var window loss.Metrics
-	err := eachBatch(ctx, cache, pick, batch, func(ctx context.Context, rows []refcache.Row) error {
-		return s.score(ctx, rows, &window, false)
-	})
-	return window.Means(), err
 }
 
 // eachBatch reads the pairs whose prompts pick chooses, in cache order.

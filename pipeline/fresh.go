@@ -30,36 +30,52 @@ func (e *FreshHeadError) Error() string {
 		e.Pair, e.Side, e.Token, e.Policy, e.Reference, freshTolerance)
 }
 
-// checkFresh scores the first batch under the untrained head, which must be the
-// reference: every token's log-prob, and the loss that the objective then has (ln 2 for sigmoid).
-func (t *trainer) checkFresh(ctx context.Context) error {
-	batch := make([]refcache.Row, min(int64(t.cfg.BatchPairs), t.part.train))
-	walk := epochWalk{cache: t.cache, split: t.part.split, order: newOrder(t.cache.Len(), t.cfg.Seed, 0)}
+// checkFresh scores the first batch under the untrained heads of runs, each of which must be
+// the reference.
+func (s *stream) checkFresh(ctx context.Context, runs []*trainer) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	batch := make([]refcache.Row, min(int64(s.cfgs[0].BatchPairs), s.part.train))
+	walk := epochWalk{cache: s.cache, split: s.part.split, order: newOrder(s.cache.Len(), s.cfgs[0].Seed, 0)}
 	if err := walk.fill(batch); err != nil {
 		return err
 	}
-	var window loss.Metrics
-	if err := t.scorer.score(ctx, batch, &window, false); err != nil {
+	scorers := scorersOf(runs)
+	if err := s.product.score(ctx, batch, scorers, false); err != nil {
 		return err
 	}
-	for i := range t.scorer.sides {
+	for _, one := range scorers {
+		if err := one.isReference(batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isReference checks what an untrained head made of a batch: every token's log-prob, and the
+// loss that the objective then has (ln 2 for sigmoid).
+func (s *scorer) isReference(batch []refcache.Row) error {
+	for i := range s.sides {
 		row, chosen := &batch[i/2], i%2 == 0
 		_, ref, _ := completionRow(row, chosen)
-		for k, p := range t.scorer.sides[i].logps {
+		for k, p := range s.sides[i].logps {
 			// Written so that NaN fails.
 			if !(math.Abs(p-float64(ref[k])) <= freshTolerance) {
 				return &FreshHeadError{row.ID.String(), sideName(chosen), k, p, float64(ref[k])}
 			}
 		}
 	}
-	want, has := t.scorer.objective.InitialLoss()
+	want, has := s.objective.InitialLoss()
 	weight := float32(0)
 	for i := range batch {
 		weight += batch[i].Weight
 	}
+	var window loss.Metrics
+	s.addTo(&window)
 	// Pairs without weight have no loss.
 	if got := window.Means().Loss; has && weight > 0 && !(math.Abs(got-want) <= freshTolerance*max(1, math.Abs(want))) {
-		return fmt.Errorf("pipeline: the untrained head's %s loss is %.7f, want %.7f", t.scorer.objective, got, want)
+		return fmt.Errorf("pipeline: the untrained head's %s loss is %.7f, want %.7f", s.objective, got, want)
 	}
 	return nil
 }

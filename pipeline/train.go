@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -51,36 +50,56 @@ type TrainResult struct {
 // Resumed from any checkpoint, it ends in the same bytes as a run that was
 // never interrupted.
 func Train(ctx context.Context, cfg TrainConfig, open OpenEngine, report Reporter) (TrainResult, error) {
-	cfg, err := cfg.resolve()
+	runs, err := trainAll(ctx, []TrainConfig{cfg}, open, report)
 	if err != nil {
 		return TrainResult{}, err
 	}
-	if err := checkRun(cfg); err != nil {
-		return TrainResult{}, err
+	return runs[0].result, nil
+}
+
+// trainAll trains a head for each of cfgs, which have cache and engine in common. Those
+// that train on the same batches do so together, in one pass over the cache.
+func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report Reporter) ([]*trainer, error) {
+	for i := range cfgs {
+		var err error
+		if cfgs[i], err = cfgs[i].resolve(); err != nil {
+			return nil, err
+		}
+		if err := checkRun(cfgs[i]); err != nil {
+			return nil, err
+		}
 	}
-	cache, err := refcache.Open(cfg.Cache)
+	cache, err := refcache.Open(cfgs[0].Cache)
 	if err != nil {
-		return TrainResult{}, err
+		return nil, err
 	}
 	defer cache.Close()
-	if err := checkInputs(ctx, cfg, cache.Manifest()); err != nil {
-		return TrainResult{}, err
+	if err := checkInputs(ctx, cfgs[0], cache.Manifest()); err != nil {
+		return nil, err
 	}
-	t, err := newTrainer(ctx, cfg, cache, open, report)
+	for _, cfg := range cfgs {
+		if _, err := cfg.objective(); err != nil {
+			return nil, err
+		}
+	}
+	if err := verifyCache(ctx, cache, report); err != nil {
+		return nil, err
+	}
+	s, err := newStream(ctx, cfgs, cache, report)
 	if err != nil {
-		return TrainResult{}, err
+		return nil, err
 	}
-	defer t.close()
-	if err := t.begin(ctx); err != nil {
-		return TrainResult{}, err
+	v, err := vocabulary(cache)
+	if err != nil {
+		return nil, err
 	}
-	if err := t.loop(ctx); err != nil {
-		return TrainResult{}, err
+	engine, err := open(cfgs[0].Engine, v)
+	if err != nil {
+		return nil, err
 	}
-	if err := WriteReport(context.WithoutCancel(ctx), cfg.Out); err != nil {
-		return TrainResult{}, err
-	}
-	return t.finish()
+	defer engine.Close()
+	err = s.train(ctx, engine)
+	return s.runs, err
 }
 
 // resolve validates the settings and makes paths independent of where the
@@ -104,47 +123,37 @@ func (c TrainConfig) resolve() (TrainConfig, error) {
 // the same bytes is in the head, the optimizer and trainerState.
 type trainer struct {
 	cfg       TrainConfig
-	cache     *refcache.Reader
-	part      partition
-	engine    models.Engine
+	stream    *stream
 	head      *models.LoRA
 	optimizer *models.AdamW
 	schedule  models.Schedule
 	scorer    *scorer
 	metrics   *metricsLog
 	lock      *lockfile.Lock
-	report    Reporter
 
 	state     trainerState
 	total     int64 // steps
 	saved     int64 // step of the newest checkpoint
 	resumedAt int64
-	start     time.Time
 	tokens    int64 // trained on by this process
 
 	window      loss.Metrics // since the last line of metrics
 	windowStart time.Time
-	gradNorm    float64 // of the last step
+	logged      loss.Means // of the last line
+	gradNorm    float64    // of the last step
 	lr          float64
 	after       Values
+	finished    bool
+	result      TrainResult // of a finished run
 }
 
-func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, open OpenEngine, report Reporter) (*trainer, error) {
+func newTrainer(cfg TrainConfig, s *stream) (*trainer, error) {
 	objective, err := cfg.objective()
 	if err != nil {
 		return nil, err
 	}
-	t := &trainer{cfg: cfg, cache: cache, report: report, start: time.Now(), windowStart: time.Now()}
-	if err := verifyCache(ctx, cache, report); err != nil {
-		return nil, err
-	}
-	if t.part, err = newPartition(ctx, cache, cfg.EvalFrac); err != nil {
-		return nil, err
-	}
-	if cfg.EarlyStop > 0 && t.part.held == 0 {
-		return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and --early-stop needs some"}
-	}
-	t.total = stepsPerEpoch(t.part.train, cfg.BatchPairs) * int64(cfg.Epochs)
+	t := &trainer{cfg: cfg, stream: s, windowStart: time.Now()}
+	t.total = stepsPerEpoch(s.part.train, cfg.BatchPairs) * int64(cfg.Epochs)
 	if cfg.MaxSteps > 0 {
 		t.total = min(t.total, cfg.MaxSteps)
 	}
@@ -153,52 +162,21 @@ func newTrainer(ctx context.Context, cfg TrainConfig, cache *refcache.Reader, op
 	}
 	// The rate of the first warm-up step is 0: a run that is all warm-up would learn nothing.
 	t.schedule.Warmup = min(t.schedule.Warmup, int(t.total)-1)
-	v, err := vocabulary(cache)
-	if err != nil {
-		return nil, err
-	}
-	if t.engine, err = open(cfg.Engine, v); err != nil {
-		return nil, err
-	}
+	v := s.product.engine.Vocabulary()
 	t.head = models.NewLoRA(v.D, v.V, cfg.Rank, cfg.Alpha, cfg.Seed)
 	t.optimizer = models.NewAdamW(t.head.Params())
 	t.optimizer.WeightDecay = cfg.WeightDecay
-	t.scorer = newScorer(t.head, t.engine, objective, cfg.MicroTokens)
+	t.scorer = newScorer(t.head, objective)
 	return t, nil
 }
 
 func (t *trainer) close() {
-	t.engine.Close()
 	if t.metrics != nil {
 		t.metrics.close()
 	}
 	if t.lock != nil {
 		t.lock.Release()
 	}
-}
-
-// begin loads the last checkpoint or checks that the fresh head is the
-// reference, and scores the held-out pairs before the first step.
-func (t *trainer) begin(ctx context.Context) error {
-	err := t.resume()
-	if err != nil {
-		return err
-	}
-	if t.state.Step == 0 {
-		if err := t.checkFresh(ctx); err != nil {
-			return err
-		}
-	}
-	if err := t.create(); err != nil {
-		return err
-	}
-	if t.metrics, err = openMetrics(filepath.Join(t.cfg.Out, metricsName), t.state.MetricsBytes); err != nil {
-		return err
-	}
-	if t.state.Step == 0 {
-		t.state.Before, err = t.evaluate(ctx)
-	}
-	return err
 }
 
 // resume locks the run folder, if there is one, and loads its last checkpoint.
@@ -212,47 +190,23 @@ func (t *trainer) resume() (err error) {
 	return t.load()
 }
 
-// create makes the run folder, locked.
+// create makes the run folder, locked, and opens its metrics.
 func (t *trainer) create() (err error) {
-	if err := createRun(t.cfg); err != nil || t.lock != nil {
+	if err := createRun(t.cfg); err != nil {
 		return err
 	}
-	t.lock, err = lockfile.Acquire(t.cfg.Out)
+	if t.lock == nil {
+		if t.lock, err = lockfile.Acquire(t.cfg.Out); err != nil {
+			return err
+		}
+	}
+	t.metrics, err = openMetrics(filepath.Join(t.cfg.Out, metricsName), t.state.MetricsBytes)
 	return err
 }
 
-// loop takes the remaining steps.
-func (t *trainer) loop(ctx context.Context) error {
-	// A step that has begun is finished: cancellation is looked at between steps.
-	whole := context.WithoutCancel(ctx)
-	feed := openFeed(whole, t.cache, t.part, t.cfg, t.state.Step)
-	defer feed.close()
-	for !t.done() {
-		if ctx.Err() != nil {
-			return errors.Join(context.Cause(ctx), t.save(), WriteReport(whole, t.cfg.Out))
-		}
-		rows, err := feed.next()
-		if err != nil {
-			return err
-		}
-		if err := t.update(whole, rows); err != nil {
-			return fmt.Errorf("pipeline: step %d: %w", t.state.Step+1, err)
-		}
-		feed.giveBack(rows)
-		t.state.Step++
-		if err := t.afterStep(whole); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// update takes one optimizer step on a batch.
-func (t *trainer) update(ctx context.Context, batch []refcache.Row) error {
-	t.head.ZeroGrad()
-	if err := t.scorer.score(ctx, batch, &t.window, true); err != nil {
-		return err
-	}
+// update takes one optimizer step on a batch of so many tokens, which was scored.
+func (t *trainer) update(tokens int64) error {
+	t.scorer.addTo(&t.window)
 	norm, err := models.ClipGradNorm(t.head.Params(), t.cfg.MaxGradNorm)
 	if err != nil {
 		return err
@@ -260,50 +214,36 @@ func (t *trainer) update(ctx context.Context, batch []refcache.Row) error {
 	t.gradNorm = norm
 	t.lr = t.schedule.At(int(t.state.Step))
 	t.optimizer.Step(t.lr)
-	for i := range batch {
-		t.tokens += int64(len(batch[i].Chosen) + len(batch[i].Rejected))
-	}
+	t.tokens += tokens
+	t.state.Step++
 	return nil
 }
 
-// afterStep logs, evaluates and saves where the step is due for it.
-func (t *trainer) afterStep(ctx context.Context) error {
-	step, last := t.state.Step, t.state.Step == t.total
-	due := func(every int64) bool { return last || every > 0 && step%every == 0 }
-	save := due(t.cfg.SaveEvery)
-	// A checkpoint closes the window too, so that a resumed run begins with an
-	// empty one, as this one goes on with.
-	if due(t.cfg.LogEvery) || save {
-		if err := t.log(); err != nil {
-			return err
-		}
-	}
-	if due(t.cfg.EvalEvery) {
-		keep, err := t.evaluateStep(ctx)
-		if err != nil {
-			return err
-		}
-		save = save || keep || t.state.Stopped
-	}
-	if save {
-		return t.save()
-	}
-	return nil
+// due reports whether the step behind the run is one of every so many, or its last.
+func (t *trainer) due(every int64) bool {
+	return t.state.Step == t.total || every > 0 && t.state.Step%every == 0
 }
 
-// finish writes the summary of a run whose last checkpoint is saved.
-func (t *trainer) finish() (TrainResult, error) {
-	seconds := time.Since(t.start).Seconds()
-	r := TrainResult{
+// finish writes report and summary of a run whose last checkpoint is saved.
+func (t *trainer) finish(ctx context.Context) error {
+	if t.finished {
+		return nil
+	}
+	t.finished = true
+	if err := WriteReport(ctx, t.cfg.Out); err != nil {
+		return err
+	}
+	seconds := time.Since(t.stream.start).Seconds()
+	t.result = TrainResult{
 		Out: t.cfg.Out, Checkpoint: filepath.Join(t.cfg.Out, lastName), Steps: t.state.Step, ResumedAt: t.resumedAt,
-		TrainPairs: t.part.train, HeldOutPairs: t.part.held, Seconds: seconds,
+		TrainPairs: t.stream.part.train, HeldOutPairs: t.stream.part.held, Seconds: seconds,
 		TokensPerSecond: float64(t.tokens) / seconds, Before: t.state.Before, After: t.state.After,
 		Alarms: alarms(t.state.After),
 	}
-	t.tellBest(&r)
+	t.tellBest(&t.result)
 	summary := filepath.Join(t.cfg.Out, summaryName)
 	if t.resumedAt == t.state.Step && exists(summary) {
-		return r, nil // the figures of the process that did the work stay
+		return nil // the figures of the process that did the work stay
 	}
-	return r, atomicfile.WriteFile(summary, func(w io.Writer) error { return writeJSON(w, r) })
+	return atomicfile.WriteFile(summary, func(w io.Writer) error { return writeJSON(w, t.result) })
 }

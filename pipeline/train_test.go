@@ -225,9 +225,8 @@ func TestGradientDoesNotDependOnMicroBatches(t *testing.T) {
 			for i := range head.B {
 				head.B[i] = float32(i%7-3) / 50
 			}
-			s := newScorer(head, models.NewGonum(v), objective, limit)
-			var window loss.Metrics
-			must(t, s.score(context.Background(), batch, &window, true))
+			p := newProduct(models.NewGonum(v), limit)
+			must(t, p.score(context.Background(), batch, []*scorer{newScorer(head, objective)}, true))
 			if want == nil {
 				want = head.Params()
 				continue

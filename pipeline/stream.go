@@ -1,0 +1,259 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/loss"
+	"github.com/dpo-pipe/dpo-pipe/models"
+)
+
+// stream is what runs share that train on the same batches: the pairs in their order, and
+// the product of each with the frozen matrix. A single run is alone on its stream.
+type stream struct {
+	cfgs    []TrainConfig // of the runs; the first says what all share
+	cache   *refcache.Reader
+	part    partition
+	product *product
+	report  Reporter
+	start   time.Time
+
+	runs   []*trainer
+	tokens int64 // of completions trained on by this process
+	fresh  int64 // steps taken by this process
+}
+
+// newStream counts the pairs and checks what needs the count.
+func newStream(ctx context.Context, cfgs []TrainConfig, cache *refcache.Reader, report Reporter) (*stream, error) {
+	s := &stream{cfgs: cfgs, cache: cache, report: report}
+	var err error
+	if s.part, err = newPartition(ctx, cache, cfgs[0].EvalFrac); err != nil {
+		return nil, err
+	}
+	for _, cfg := range cfgs {
+		if cfg.EarlyStop > 0 && s.part.held == 0 {
+			return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and --early-stop needs some"}
+		}
+	}
+	return s, nil
+}
+
+// train trains every run of the stream to its end.
+func (s *stream) train(ctx context.Context, engine models.Engine) error {
+	defer s.close()
+	s.start = time.Now()
+	s.product = newProduct(engine, s.cfgs[0].MicroTokens)
+	for _, cfg := range s.cfgs {
+		t, err := newTrainer(cfg, s)
+		if err != nil {
+			return err
+		}
+		s.runs = append(s.runs, t)
+	}
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	return s.loop(ctx)
+}
+
+func (s *stream) close() {
+	for _, t := range s.runs {
+		t.close()
+	}
+}
+
+// begin loads the last checkpoint of each run or checks that its fresh head is the
+// reference, and scores the held-out pairs before the first step.
+func (s *stream) begin(ctx context.Context) error {
+	var fresh []*trainer
+	for _, t := range s.runs {
+		if err := t.resume(); err != nil {
+			return err
+		}
+		if t.state.Step == 0 {
+			fresh = append(fresh, t)
+		}
+	}
+	if err := s.checkFresh(ctx, fresh); err != nil {
+		return err
+	}
+	for _, t := range s.runs {
+		if err := t.create(); err != nil {
+			return err
+		}
+	}
+	before, err := s.evaluate(ctx, fresh)
+	for i, t := range fresh {
+		t.state.Before = before[i]
+	}
+	return err
+}
+
+// loop takes the remaining steps. A run that is ahead of the stream waits for it.
+func (s *stream) loop(ctx context.Context) error {
+	// A step that has begun is finished: cancellation is looked at between steps.
+	whole := context.WithoutCancel(ctx)
+	open, err := s.open(whole)
+	if err != nil || len(open) == 0 {
+		return err
+	}
+	step := slices.MinFunc(open, func(a, b *trainer) int { return int(a.state.Step - b.state.Step) }).state.Step
+	feed := openFeed(whole, s.cache, s.part, s.cfgs[0], step)
+	defer feed.close()
+	for ; len(open) > 0; step++ {
+		if ctx.Err() != nil {
+			return errors.Join(context.Cause(ctx), s.save(whole))
+		}
+		rows, err := feed.next()
+		if err != nil {
+			return err
+		}
+		turn := slices.DeleteFunc(open, func(t *trainer) bool { return t.state.Step != step })
+		if err := s.step(whole, turn, rows); err != nil {
+			return err
+		}
+		feed.giveBack(rows)
+		if open, err = s.open(whole); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open lists the runs that have steps left, and finishes those that have none.
+func (s *stream) open(ctx context.Context) (open []*trainer, err error) {
+	for _, t := range s.runs {
+		if !t.done() {
+			open = append(open, t)
+		} else if err := t.finish(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return open, nil
+}
+
+// step takes an optimizer step of each of runs on one batch, then logs, evaluates and saves
+// where the step is due for it.
+func (s *stream) step(ctx context.Context, runs []*trainer, batch []refcache.Row) error {
+	for _, t := range runs {
+		t.head.ZeroGrad()
+	}
+	if err := s.product.score(ctx, batch, scorersOf(runs), true); err != nil {
+		return fmt.Errorf("pipeline: step %d: %w", runs[0].state.Step+1, err)
+	}
+	var tokens int64
+	for i := range batch {
+		tokens += int64(len(batch[i].Chosen) + len(batch[i].Rejected))
+	}
+	for _, t := range runs {
+		if err := t.update(tokens); err != nil {
+			return fmt.Errorf("pipeline: step %d: %w", t.state.Step+1, err)
+		}
+	}
+	s.tokens += tokens
+	s.fresh++
+	return s.afterStep(ctx, runs)
+}
+
+// afterStep logs, evaluates and saves where the step is due for it.
+func (s *stream) afterStep(ctx context.Context, runs []*trainer) error {
+	var evaluated, logged []*trainer
+	for _, t := range runs {
+		// A checkpoint closes the window too, so that a resumed run begins with an
+		// empty one, as this one goes on with.
+		if t.due(t.cfg.LogEvery) || t.due(t.cfg.SaveEvery) {
+			if err := t.log(); err != nil {
+				return err
+			}
+			logged = append(logged, t)
+		}
+		if t.due(t.cfg.EvalEvery) {
+			evaluated = append(evaluated, t)
+		}
+	}
+	s.tell(logged)
+	after, err := s.evaluate(ctx, evaluated)
+	if err != nil {
+		return err
+	}
+	for i, t := range evaluated {
+		if t.after = after[i]; t.after != nil {
+			t.rank()
+		}
+	}
+	for _, t := range runs {
+		if t.due(t.cfg.SaveEvery) || t.state.Best.has(t.state.Step) || t.state.Stopped {
+			if err := t.save(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// evaluate scores the held-out pairs under the head of each of runs and logs the results;
+// they are nil where none are held out.
+func (s *stream) evaluate(ctx context.Context, runs []*trainer) ([]Values, error) {
+	all := make([]Values, len(runs))
+	if s.part.held == 0 || len(runs) == 0 {
+		return all, nil
+	}
+	windows := make([]loss.Metrics, len(runs))
+	scorers := scorersOf(runs)
+	err := eachBatch(ctx, s.cache, s.part.split.heldOut, s.cfgs[0].BatchPairs, func(ctx context.Context, rows []refcache.Row) error {
+		if err := s.product.score(ctx, rows, scorers, false); err != nil {
+			return err
+		}
+		for i, one := range scorers {
+			one.addTo(&windows[i])
+		}
+		return nil
+	})
+	if err != nil {
+		return all, err
+	}
+	for i, t := range runs {
+		all[i] = means(windows[i].Means())
+		if err := t.metrics.append(append(t.position(), all[i].Prefixed(evalPrefix)...)); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// save writes checkpoint and report of every run where it stands.
+func (s *stream) save(ctx context.Context) error {
+	var errs []error
+	for _, t := range s.runs {
+		errs = append(errs, t.save(), WriteReport(ctx, t.cfg.Out))
+	}
+	return errors.Join(errs...)
+}
+
+// tell reports how far the stream is, after runs wrote a line of metrics.
+func (s *stream) tell(runs []*trainer) {
+	if len(runs) == 0 {
+		return
+	}
+	p := Progress{
+		Stage: "train", Done: runs[0].state.Step, Unit: "steps", Tokens: s.tokens, Elapsed: time.Since(s.start), Fresh: s.fresh,
+	}
+	for _, t := range s.runs {
+		p.Total = max(p.Total, t.total)
+	}
+	m := runs[0].logged
+	p.Note = fmt.Sprintf("loss %.4f  accuracy %.3f  margin %.3f", m.Loss, m.RewardsAccuracies, m.RewardsMargins)
+	s.report.report(p)
+}
+
+func scorersOf(runs []*trainer) []*scorer {
+	scorers := make([]*scorer, len(runs))
+	for i, t := range runs {
+		scorers[i] = t.scorer
+	}
+	return scorers
+}
