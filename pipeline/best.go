@@ -46,6 +46,10 @@ func (k *check) best(c TrainConfig) {
 		k.that(c.EvalEvery > 0, "--eval-every", c.EvalEvery, "1 or more steps: --early-stop counts evaluations")
 		k.that(c.EvalFrac > 0, "--eval-frac", c.EvalFrac, "a share above 0: --early-stop needs held-out pairs")
 	}
+	if c.RestoreBest {
+		k.that(c.EvalEvery > 0, "--eval-every", c.EvalEvery, "1 or more steps: --restore-best chooses among evaluations")
+		k.that(c.EvalFrac > 0, "--eval-frac", c.EvalFrac, "a share above 0: --restore-best needs held-out pairs")
+	}
 }
 
 // better reports whether a value of BestMetric is strictly better than another; NaN never is.
@@ -105,6 +109,22 @@ func (t *trainer) rank() {
 
 // done reports whether no step is left to take.
 func (t *trainer) done() bool { return t.state.Step >= t.total || t.state.Stopped }
+
+// handOver writes into a result which checkpoint it is of, with its metrics: the newest one
+// or, under RestoreBest, the best. The newest stays in the run folder for --resume.
+func (t *trainer) handOver(r *TrainResult) error {
+	link, state := lastName, t.state
+	if t.cfg.RestoreBest && len(state.Best) > 0 {
+		link = bestName
+		var err error
+		if state, err = readState(filepath.Join(t.cfg.Out, checkpointPath(state.Best[0].Step))); err != nil {
+			return err
+		}
+	}
+	r.Checkpoint, r.CheckpointStep = filepath.Join(t.cfg.Out, link), state.Step
+	r.After, r.Alarms = state.After, alarms(state.After)
+	return nil
+}
 
 // tellBest writes into a result what is best.
 func (t *trainer) tellBest(r *TrainResult) {

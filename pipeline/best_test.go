@@ -219,3 +219,68 @@ func TestEarlyStopNeedsHeldOutPairs(t *testing.T) {
 		t.Errorf("error is %v, want one about --eval-frac", err)
 	}
 }
+
+// What a run hands over under RestoreBest is its best checkpoint with its metrics; the
+// newest stays for --resume.
+func TestRestoreBest(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.stoppingConfig()
+	cfg.RestoreBest = true
+	whole, err := Train(context.Background(), cfg, gonumEngine, nil)
+	must(t, err)
+	best := whole.BestCheckpoints[0]
+	if best.Step == whole.Steps {
+		t.Fatal("the newest checkpoint is the best: nothing is tested")
+	}
+	if whole.Checkpoint != filepath.Join(cfg.Out, bestName) || whole.CheckpointStep != best.Step || whole.After.Get(cfg.BestMetric) != best.Value {
+		t.Errorf("hands over %s of step %d with %v, want the best, %+v", whole.Checkpoint, whole.CheckpointStep, whole.After, best)
+	}
+	e, err := Evaluate(context.Background(), EvalConfig{Cache: cfg.Cache, Checkpoint: whole.Checkpoint, Engine: "gonum"}, gonumEngine, nil)
+	must(t, err)
+	if diff := cmp.Diff(e.Metrics, whole.After); diff != "" {
+		t.Errorf("eval of it gives other metrics: %s", diff)
+	}
+	if link, err := os.Readlink(filepath.Join(cfg.Out, lastName)); err != nil || link != checkpointPath(whole.Steps) {
+		t.Errorf("last leads to %q (%v), want the newest", link, err)
+	}
+	for _, stop := range []int64{1, 5, whole.Steps} {
+		again := cfg
+		again.Out, again.Resume = w.path(fmt.Sprint("again-", stop)), true
+		if stop == whole.Steps {
+			again.Out = cfg.Out
+		} else {
+			interrupt(t, again, stop, stop == 5)
+		}
+		r, err := Train(context.Background(), again, gonumEngine, nil)
+		must(t, err)
+		if r.CheckpointStep != whole.CheckpointStep || filepath.Base(r.Checkpoint) != bestName || cmp.Diff(r.After, whole.After) != "" {
+			t.Errorf("resumed at %d it hands over %s of step %d", r.ResumedAt, r.Checkpoint, r.CheckpointStep)
+		}
+	}
+}
+
+func TestRestoreBestNeedsEvaluations(t *testing.T) {
+	for field, change := range map[string]func(*TrainConfig){
+		"--eval-every": func(c *TrainConfig) { c.EvalEvery = 0 },
+		"--eval-frac":  func(c *TrainConfig) { c.EvalFrac = 0 },
+	} {
+		cfg := DefaultTrainConfig()
+		cfg.Cache, cfg.Out, cfg.RestoreBest, cfg.EvalEvery = "cache", "run", true, 5
+		change(&cfg)
+		refusesField(t, cfg.Validate(), field)
+	}
+	w := newWorld(t)
+	cfg := w.trainConfig(w.cache(8))
+	cfg.RestoreBest, cfg.EvalEvery, cfg.EvalFrac = true, 1, 1e-9
+	_, err := Train(context.Background(), cfg, gonumEngine, nil)
+	refusesField(t, err, "--eval-frac")
+}
+
+// refusesField wants an error about a setting.
+func refusesField(t *testing.T, err error, field string) {
+	t.Helper()
+	var e *FieldError
+	if !errors.As(err, &e) || e.Field != field {
+		t.Errorf("error is %v, want one about %s", err, field)
+	}
+}

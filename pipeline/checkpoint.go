@@ -42,6 +42,9 @@ type trainerState struct {
 // stepName is the folder of a checkpoint.
 func stepName(step int64) string { return fmt.Sprintf("step-%d", step) }
 
+// checkpointPath is where it is in a run folder.
+func checkpointPath(step int64) string { return filepath.Join(checkpointsName, stepName(step)) }
+
 // save writes a checkpoint of the current step, points last (and best) to it and
 // drops old ones. Saving the same step twice is done once.
 func (t *trainer) save() error {
@@ -57,7 +60,7 @@ func (t *trainer) save() error {
 	t.state.Format, t.state.MetricsBytes = stateFormat, t.metrics.size
 	t.state.Identity, t.state.Config = t.stream.cache.Manifest().Identity, t.cfg
 	t.state.After = t.after
-	path := filepath.Join(t.cfg.Out, checkpointsName, stepName(t.state.Step))
+	path := filepath.Join(t.cfg.Out, checkpointPath(t.state.Step))
 	if err := t.write(path); err != nil {
 		return err
 	}
@@ -107,7 +110,7 @@ func (t *trainer) load() error {
 	if err != nil || len(steps) == 0 {
 		return err
 	}
-	path := filepath.Join(t.cfg.Out, checkpointsName, stepName(steps[len(steps)-1]))
+	path := filepath.Join(t.cfg.Out, checkpointPath(steps[len(steps)-1]))
 	state, err := readState(path)
 	if err != nil {
 		return err
@@ -198,7 +201,7 @@ func (t *trainer) prune() error {
 		if t.state.Best.has(step) {
 			continue
 		}
-		if err := atomicfile.RemoveDir(filepath.Join(t.cfg.Out, checkpointsName, stepName(step))); err != nil {
+		if err := atomicfile.RemoveDir(filepath.Join(t.cfg.Out, checkpointPath(step))); err != nil {
 			return err
 		}
 	}

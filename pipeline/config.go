@@ -162,6 +162,8 @@ type TrainConfig struct {
 	BestDirection string `json:"best_direction" yaml:"best_direction"`
 	// EarlyStop ends training after so many evaluations without a better best; 0 never.
 	EarlyStop int `json:"early_stop" yaml:"early_stop"`
+	// RestoreBest makes the best checkpoint the result of the run instead of the newest.
+	RestoreBest bool `json:"restore_best" yaml:"restore_best"`
 
 	// Engine multiplies the matrices: ort or gonum.
 	Engine string `json:"engine" yaml:"engine"`

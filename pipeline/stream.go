@@ -35,8 +35,14 @@ func newStream(ctx context.Context, cfgs []TrainConfig, cache *refcache.Reader, 
 		return nil, err
 	}
 	for _, cfg := range cfgs {
-		if cfg.EarlyStop > 0 && s.part.held == 0 {
+		if s.part.held > 0 {
+			break
+		}
+		if cfg.EarlyStop > 0 {
 			return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and --early-stop needs some"}
+		}
+		if cfg.RestoreBest {
+			return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and --restore-best needs some"}
 		}
 	}
 	return s, nil

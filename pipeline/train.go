@@ -19,10 +19,13 @@ type OpenEngine func(name string, v *models.Vocabulary) (models.Engine, error)
 
 // TrainResult says what a training run did.
 type TrainResult struct {
-	Out        string `json:"out"`
-	Checkpoint string `json:"checkpoint"`
+	Out string `json:"out"`
+	// Checkpoint is what the run hands over: the link to the newest checkpoint or, under
+	// TrainConfig.RestoreBest, to the best; CheckpointStep is its step.
+	Checkpoint     string `json:"checkpoint"`
+	CheckpointStep int64  `json:"checkpoint_step"`
 	// Best is the link to the checkpoint that is best by BestMetric on the held-out pairs,
-	// the first of BestCheckpoints; empty without such pairs. Checkpoint stays the newest.
+	// the first of BestCheckpoints; empty without such pairs.
 	Best            string             `json:"best,omitempty"`
 	BestMetric      string             `json:"best_metric,omitempty"`
 	BestCheckpoints []RankedCheckpoint `json:"best_checkpoints,omitempty"`
@@ -37,11 +40,11 @@ type TrainResult struct {
 	Seconds      float64 `json:"seconds"`
 	// TokensPerSecond counts completion tokens trained on by this process.
 	TokensPerSecond float64 `json:"tokens_per_second"`
-	// Before and After are metrics of the held-out pairs under the fresh and the
-	// trained head; empty where none are held out.
+	// Before and After are metrics of the held-out pairs under the fresh head and under
+	// Checkpoint; empty where none are held out.
 	Before Values `json:"before,omitempty"`
 	After  Values `json:"after,omitempty"`
-	// Alarms say what is wrong with the trained head.
+	// Alarms say what is wrong with Checkpoint.
 	Alarms []Alarm `json:"alarms,omitempty"`
 }
 
@@ -235,10 +238,12 @@ func (t *trainer) finish(ctx context.Context) error {
 	}
 	seconds := time.Since(t.stream.start).Seconds()
 	t.result = TrainResult{
-		Out: t.cfg.Out, Checkpoint: filepath.Join(t.cfg.Out, lastName), Steps: t.state.Step, ResumedAt: t.resumedAt,
+		Out: t.cfg.Out, Steps: t.state.Step, ResumedAt: t.resumedAt,
 		TrainPairs: t.stream.part.train, HeldOutPairs: t.stream.part.held, Seconds: seconds,
-		TokensPerSecond: float64(t.tokens) / seconds, Before: t.state.Before, After: t.state.After,
-		Alarms: alarms(t.state.After),
+		TokensPerSecond: float64(t.tokens) / seconds, Before: t.state.Before,
+	}
+	if err := t.handOver(&t.result); err != nil {
+		return err
 	}
 	t.tellBest(&t.result)
 	summary := filepath.Join(t.cfg.Out, summaryName)

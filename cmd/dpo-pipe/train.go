@@ -68,6 +68,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.IntFlag{Name: "early-stop", Value: d.EarlyStop, Usage: "end after `N` evaluations without a better best; 0 never"},
 			&cli.StringFlag{Name: "engine", Value: d.Engine, Usage: "who multiplies matrices: ort or gonum"},
 			&cli.Uint64Flag{Name: "seed", Value: d.Seed, Usage: "of initialisation and shuffling"},
+			&cli.BoolFlag{Name: "restore-best", Usage: "hand over the best checkpoint instead of the newest"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 		}, runtimeFlags()...),
 	}
@@ -123,6 +124,7 @@ func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
 	overlay(c, "best-metric", c.String, &cfg.BestMetric)
 	overlay(c, "best-direction", c.String, &cfg.BestDirection)
 	overlay(c, "early-stop", c.Int, &cfg.EarlyStop)
+	overlay(c, "restore-best", c.Bool, &cfg.RestoreBest)
 	overlay(c, "engine", c.String, &cfg.Engine)
 	overlay(c, "seed", c.Uint64, &cfg.Seed)
 	return cfg, cfg.Validate()
@@ -198,8 +200,13 @@ func printTrain(w io.Writer, r pipeline.TrainResult) {
 	if r.StoppedEarly {
 		fmt.Fprintf(w, "stopped early: %s did not become better\n", r.BestMetric)
 	}
-	fmt.Fprintf(w, "checkpoint %s\n", r.Checkpoint)
-	if len(r.BestCheckpoints) > 0 && r.BestCheckpoints[0].Step != r.Steps {
+	if r.CheckpointStep != r.Steps {
+		fmt.Fprintf(w, "checkpoint %s (step %s, the best: %s %s)\n", r.Checkpoint, thousands(r.CheckpointStep), r.BestMetric,
+			fixed(r.BestCheckpoints[0].Value, 4))
+	} else {
+		fmt.Fprintf(w, "checkpoint %s\n", r.Checkpoint)
+	}
+	if r.CheckpointStep == r.Steps && len(r.BestCheckpoints) > 0 && r.BestCheckpoints[0].Step != r.Steps {
 		fmt.Fprintf(w, "best       %s (step %s, %s %s)\n", r.Best, thousands(r.BestCheckpoints[0].Step), r.BestMetric,
 			fixed(r.BestCheckpoints[0].Value, 4))
 	}
