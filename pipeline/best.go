@@ -108,7 +108,7 @@ func (t *trainer) rank() {
 }
 
 // done reports whether no step is left to take.
-func (t *trainer) done() bool { return t.state.Step >= t.total || t.state.Stopped }
+func (t *trainer) done() bool { return t.state.Step >= t.total || t.state.Stopped || t.failed != nil }
 
 // handOver writes into a result which checkpoint it is of, with its metrics: the newest one
 // or, under RestoreBest, the best. The newest stays in the run folder for --resume.

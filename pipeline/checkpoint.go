@@ -138,11 +138,11 @@ func (t *trainer) load() error {
 
 // point makes last and best lead to the checkpoints they name, then drops old ones.
 func (t *trainer) point() error {
-	if err := pointTo(t.cfg.Out, lastName, stepName(t.saved)); err != nil {
+	if err := pointTo(t.cfg.Out, lastName, checkpointPath(t.saved)); err != nil {
 		return err
 	}
 	if len(t.state.Best) > 0 {
-		if err := pointTo(t.cfg.Out, bestName, stepName(t.state.Best[0].Step)); err != nil {
+		if err := pointTo(t.cfg.Out, bestName, checkpointPath(t.state.Best[0].Step)); err != nil {
 			return err
 		}
 	}

@@ -190,8 +190,7 @@ func DefaultTrainConfig() TrainConfig {
 // Validate reports every setting that can't be used, joined.
 func (c TrainConfig) Validate() error {
 	var k check
-	k.that(c.Cache != "", "--cache", "", "a reference cache")
-	k.that(c.Out != "", "--out", "", "the folder to write the run to")
+	k.places(c)
 	k.that(c.Head == "lora", "--head", c.Head, "lora")
 	k.that(c.Rank >= 1, "--rank", c.Rank, "1 or more")
 	k.that(positive(c.Alpha), "--alpha", c.Alpha, "a number > 0 (usually once or twice the rank)")
@@ -223,6 +222,11 @@ func (c TrainConfig) Validate() error {
 	k.best(c)
 	k.engine(c.Engine)
 	return k.err()
+}
+
+func (c *check) places(t TrainConfig) {
+	c.that(t.Cache != "", "--cache", "", "a reference cache")
+	c.that(t.Out != "", "--out", "", "the folder to write the run to")
 }
 
 func positive(x float64) bool { return x > 0 && finite(x) }

@@ -17,9 +17,10 @@ import (
 // Inspection says what a path is. Exactly one of the pointers is set.
 type Inspection struct {
 	Path string `json:"path"`
-	// Kind is "reference cache", "run", "checkpoint", "model" or "data".
+	// Kind is "reference cache", "sweep", "run", "checkpoint", "model" or "data".
 	Kind       string                 `json:"kind"`
 	Cache      *CacheDescription      `json:"cache,omitempty"`
+	Sweep      *SweepResult           `json:"sweep,omitempty"`
 	Run        *RunDescription        `json:"run,omitempty"`
 	Checkpoint *CheckpointDescription `json:"checkpoint,omitempty"`
 	Model      *ModelDescription      `json:"model,omitempty"`
@@ -74,6 +75,9 @@ func Inspect(ctx context.Context, path string, opt datasets.Options, rows int) (
 	case info.IsDir() && refcache.IsCache(path):
 		in.Kind = "reference cache"
 		in.Cache, err = describeCache(path, rows)
+	case info.IsDir() && IsSweep(path):
+		in.Kind = "sweep"
+		in.Sweep, err = describeSweep(path)
 	case has(configName) && exists(filepath.Join(path, checkpointsName)):
 		in.Kind = "run"
 		in.Run, err = describeRun(path)
@@ -149,7 +153,7 @@ const layoutRows = 100
 func describeData(ctx context.Context, path string, opt datasets.Options, rows int) (*datasets.Description, []string, error) {
 	r, err := datasets.Open([]string{path}, opt)
 	if err != nil {
-		return nil, nil, &DataError{fmt.Errorf("no reference cache, run, checkpoint or model, and no data: %w", err)}
+		return nil, nil, &DataError{fmt.Errorf("no reference cache, sweep, run, checkpoint or model, and no data: %w", err)}
 	}
 	files := r.Files()
 	if err := r.Close(); err != nil {
@@ -170,6 +174,12 @@ func describeRun(path string) (*RunDescription, error) {
 	}
 	steps, err := checkpointSteps(path)
 	return &RunDescription{Config: cfg, Checkpoints: steps}, err
+}
+
+// describeSweep ranks the runs of a sweep by what they have written so far.
+func describeSweep(path string) (*SweepResult, error) {
+	r, err := currentSweep(path)
+	return &r, err
 }
 
 func describeCheckpoint(path string) (*CheckpointDescription, error) {

@@ -51,6 +51,9 @@ type LockedError = lockfile.LockedError
 // checkRun refuses, without writing, a folder that holds something else, or a
 // run that must not be gone on with.
 func checkRun(cfg TrainConfig) error {
+	if IsSweep(cfg.Out) {
+		return &FieldError{"--out", cfg.Out, "a new folder or a run; that one holds a sweep"}
+	}
 	if !isFile(filepath.Join(cfg.Out, configName)) {
 		// A kill before there are settings leaves an empty folder for checkpoints.
 		return checkNew(cfg.Out, "run", checkpointsName)
@@ -150,17 +153,16 @@ func settings(c TrainConfig) (map[string]any, error) {
 	return m, nil
 }
 
-// pointTo makes the link name in run lead to a checkpoint, atomically.
-func pointTo(run, name, checkpoint string) error {
-	tmp := filepath.Join(run, atomicfile.TempPrefix+name)
+// pointTo makes the link name in dir lead to target, a path below dir, atomically.
+func pointTo(dir, name, target string) error {
+	tmp := filepath.Join(dir, atomicfile.TempPrefix+name)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("pipeline: link %q: %w", name, err)
 	}
-	target := filepath.Join(checkpointsName, filepath.Base(checkpoint))
 	if err := os.Symlink(target, tmp); err != nil {
 		return fmt.Errorf("pipeline: link %q: %w", name, err)
 	}
-	if err := os.Rename(tmp, filepath.Join(run, name)); err != nil {
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
 		return fmt.Errorf("pipeline: link %q: %w", name, err)
 	}
 	return nil

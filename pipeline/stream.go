@@ -16,60 +16,103 @@ import (
 // the product of each with the frozen matrix. A single run is alone on its stream.
 type stream struct {
 	cfgs    []TrainConfig // of the runs; the first says what all share
+	pass    string        // which of several, for people; "" for the only one
 	cache   *refcache.Reader
 	part    partition
 	product *product
 	report  Reporter
 	start   time.Time
+	create  func() error // is called before the first run folder is made
 
 	runs   []*trainer
 	tokens int64 // of completions trained on by this process
 	fresh  int64 // steps taken by this process
 }
 
+// newStreams puts runs together that train on the same batches, in the order of the first
+// of each.
+func newStreams(ctx context.Context, cfgs []TrainConfig, cache *refcache.Reader, report Reporter) ([]*stream, error) {
+	groups := batchGroups(cfgs)
+	streams := make([]*stream, len(groups))
+	for i, group := range groups {
+		var err error
+		if streams[i], err = newStream(ctx, group, cache, report); err != nil {
+			return nil, err
+		}
+		if len(groups) > 1 {
+			streams[i].pass = fmt.Sprintf(" of pass %d of %d", i+1, len(groups))
+		}
+	}
+	return streams, nil
+}
+
+// batchGroups puts settings together that give the same batches.
+func batchGroups(cfgs []TrainConfig) (groups [][]TrainConfig) {
+	for _, cfg := range cfgs {
+		at := slices.IndexFunc(groups, func(g []TrainConfig) bool {
+			return g[0].Seed == cfg.Seed && g[0].BatchPairs == cfg.BatchPairs
+		})
+		if at < 0 {
+			at = len(groups)
+			groups = append(groups, nil)
+		}
+		groups[at] = append(groups[at], cfg)
+	}
+	return groups
+}
+
 // newStream counts the pairs and checks what needs the count.
 func newStream(ctx context.Context, cfgs []TrainConfig, cache *refcache.Reader, report Reporter) (*stream, error) {
-	s := &stream{cfgs: cfgs, cache: cache, report: report}
+	s := &stream{cfgs: cfgs, cache: cache, report: report, create: func() error { return nil }}
 	var err error
 	if s.part, err = newPartition(ctx, cache, cfgs[0].EvalFrac); err != nil {
 		return nil, err
 	}
 	for _, cfg := range cfgs {
-		if s.part.held > 0 {
-			break
+		flag := ""
+		switch {
+		case cfg.EarlyStop > 0:
+			flag = "--early-stop"
+		case cfg.RestoreBest:
+			flag = "--restore-best"
 		}
-		if cfg.EarlyStop > 0 {
-			return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and --early-stop needs some"}
-		}
-		if cfg.RestoreBest {
-			return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and --restore-best needs some"}
+		if flag != "" && s.part.held == 0 {
+			return nil, &FieldError{"--eval-frac", cfg.EvalFrac, "a larger share: it holds out no pair, and " + flag + " needs some"}
 		}
 	}
 	return s, nil
 }
 
 // train trains every run of the stream to its end.
-func (s *stream) train(ctx context.Context, engine models.Engine) error {
+func (s *stream) train(ctx context.Context, engine models.Engine) (ends []outcome, err error) {
 	defer s.close()
 	s.start = time.Now()
 	s.product = newProduct(engine, s.cfgs[0].MicroTokens)
 	for _, cfg := range s.cfgs {
 		t, err := newTrainer(cfg, s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		s.runs = append(s.runs, t)
 	}
 	if err := s.begin(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	return s.loop(ctx)
+	if err := s.loop(ctx); err != nil {
+		return nil, err
+	}
+	for _, t := range s.runs {
+		ends = append(ends, t.outcome)
+	}
+	return ends, nil
 }
 
+// close ends the runs and lets go of their heads.
 func (s *stream) close() {
 	for _, t := range s.runs {
 		t.close()
 	}
+	s.runs = nil
 }
 
 // begin loads the last checkpoint of each run or checks that its fresh head is the
@@ -85,6 +128,9 @@ func (s *stream) begin(ctx context.Context) error {
 		}
 	}
 	if err := s.checkFresh(ctx, fresh); err != nil {
+		return err
+	}
+	if err := s.create(); err != nil {
 		return err
 	}
 	for _, t := range s.runs {
@@ -119,7 +165,10 @@ func (s *stream) loop(ctx context.Context) error {
 			return err
 		}
 		turn := slices.DeleteFunc(open, func(t *trainer) bool { return t.state.Step != step })
-		if err := s.step(whole, turn, rows); err != nil {
+		if len(turn) > 0 {
+			err = s.step(whole, turn, rows)
+		}
+		if err != nil {
 			return err
 		}
 		feed.giveBack(rows)
@@ -157,9 +206,10 @@ func (s *stream) step(ctx context.Context, runs []*trainer, batch []refcache.Row
 	}
 	for _, t := range runs {
 		if err := t.update(tokens); err != nil {
-			return fmt.Errorf("pipeline: step %d: %w", t.state.Step+1, err)
+			t.failed = fmt.Errorf("pipeline: step %d: %w", t.state.Step+1, err)
 		}
 	}
+	runs = slices.DeleteFunc(runs, func(t *trainer) bool { return t.failed != nil })
 	s.tokens += tokens
 	s.fresh++
 	return s.afterStep(ctx, runs)
@@ -235,6 +285,9 @@ func (s *stream) evaluate(ctx context.Context, runs []*trainer) ([]Values, error
 func (s *stream) save(ctx context.Context) error {
 	var errs []error
 	for _, t := range s.runs {
+		if t.failed != nil {
+			continue
+		}
 		errs = append(errs, t.save(), WriteReport(ctx, t.cfg.Out))
 	}
 	return errors.Join(errs...)
@@ -253,6 +306,13 @@ func (s *stream) tell(runs []*trainer) {
 	}
 	m := runs[0].logged
 	p.Note = fmt.Sprintf("loss %.4f  accuracy %.3f  margin %.3f", m.Loss, m.RewardsAccuracies, m.RewardsMargins)
+	if len(s.runs) > 1 {
+		low, high := m.RewardsAccuracies, m.RewardsAccuracies
+		for _, t := range runs {
+			low, high = min(low, t.logged.RewardsAccuracies), max(high, t.logged.RewardsAccuracies)
+		}
+		p.Note = fmt.Sprintf("epoch %.2f  %d runs%s  accuracy %.3f … %.3f", runs[0].position().Get("epoch"), len(s.runs), s.pass, low, high)
+	}
 	s.report.report(p)
 }
 

@@ -53,16 +53,23 @@ type TrainResult struct {
 // Resumed from any checkpoint, it ends in the same bytes as a run that was
 // never interrupted.
 func Train(ctx context.Context, cfg TrainConfig, open OpenEngine, report Reporter) (TrainResult, error) {
-	runs, err := trainAll(ctx, []TrainConfig{cfg}, open, report)
+	runs, err := trainAll(ctx, []TrainConfig{cfg}, open, report, nil)
 	if err != nil {
 		return TrainResult{}, err
 	}
-	return runs[0].result, nil
+	return runs[0].result, runs[0].failed
+}
+
+// outcome is how a run ended: with a result, or failed.
+type outcome struct {
+	result TrainResult
+	failed error
 }
 
 // trainAll trains a head for each of cfgs, which have cache and engine in common. Those
 // that train on the same batches do so together, in one pass over the cache.
-func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report Reporter) ([]*trainer, error) {
+// create, unless nil, is called when all is checked, before the first run folder is made.
+func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report Reporter, create func() error) ([]outcome, error) {
 	for i := range cfgs {
 		var err error
 		if cfgs[i], err = cfgs[i].resolve(); err != nil {
@@ -88,7 +95,7 @@ func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report R
 	if err := verifyCache(ctx, cache, report); err != nil {
 		return nil, err
 	}
-	s, err := newStream(ctx, cfgs, cache, report)
+	streams, err := newStreams(ctx, cfgs, cache, report)
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +108,18 @@ func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report R
 		return nil, err
 	}
 	defer engine.Close()
-	err = s.train(ctx, engine)
-	return s.runs, err
+	if create != nil {
+		streams[0].create = create
+	}
+	var all []outcome
+	for _, s := range streams {
+		runs, err := s.train(ctx, engine)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, runs...)
+	}
+	return all, nil
 }
 
 // resolve validates the settings and makes paths independent of where the
@@ -111,6 +128,10 @@ func (c TrainConfig) resolve() (TrainConfig, error) {
 	if err := c.Validate(); err != nil {
 		return c, err
 	}
+	return c.located()
+}
+
+func (c TrainConfig) located() (TrainConfig, error) {
 	var err error
 	if c.Cache, err = filepath.Abs(c.Cache); err == nil && c.Model != "" {
 		c.Model, err = filepath.Abs(c.Model)
@@ -147,7 +168,7 @@ type trainer struct {
 	lr          float64
 	after       Values
 	finished    bool
-	result      TrainResult // of a finished run
+	outcome
 }
 
 func newTrainer(cfg TrainConfig, s *stream) (*trainer, error) {
@@ -229,7 +250,7 @@ func (t *trainer) due(every int64) bool {
 
 // finish writes report and summary of a run whose last checkpoint is saved.
 func (t *trainer) finish(ctx context.Context) error {
-	if t.finished {
+	if t.finished || t.failed != nil {
 		return nil
 	}
 	t.finished = true

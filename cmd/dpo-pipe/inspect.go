@@ -13,7 +13,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
 
-const inspectExample = `Says what a path is (reference cache, run, checkpoint, model folder, data file or
+const inspectExample = `Says what a path is (reference cache, sweep, run, checkpoint, model folder, data file or
 folder of data), its shapes, identity and counts, and shows sample rows.
 
   dpo-pipe inspect ./cache
@@ -21,7 +21,7 @@ folder of data), its shapes, identity and counts, and shows sample rows.
 
 func (a *app) inspectCommand() *cli.Command {
 	return &cli.Command{
-		Name: "inspect", Usage: "describe a cache, run, checkpoint, model or data file", ArgsUsage: "PATH",
+		Name: "inspect", Usage: "describe a cache, sweep, run, checkpoint, model or data file", ArgsUsage: "PATH",
 		Description: inspectExample, Action: a.inspect,
 		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "rows", Value: 2, Usage: "sample rows to show"},
@@ -55,6 +55,8 @@ func printInspection(w io.Writer, in pipeline.Inspection) {
 	switch {
 	case in.Cache != nil:
 		printCache(w, in.Cache)
+	case in.Sweep != nil:
+		printSweepInspection(w, in.Sweep)
 	case in.Run != nil:
 		printRun(w, in.Run)
 	case in.Checkpoint != nil:
@@ -93,6 +95,14 @@ func printRun(w io.Writer, r *pipeline.RunDescription) {
 		c.LR, c.Schedule, c.Warmup, c.BatchPairs, c.Epochs, c.Seed)
 	line(w, "held out", "%g of the prompts", c.EvalFrac)
 	line(w, "checkpoints", "steps %v", r.Checkpoints)
+}
+
+func printSweepInspection(w io.Writer, s *pipeline.SweepResult) {
+	line(w, "cache", "%s", s.Config.Cache)
+	for _, axis := range s.Axes {
+		line(w, "sweeps "+axis.Key, "%s", strings.Join(axis.Values, "; "))
+	}
+	printSweepTable(w, s)
 }
 
 func printCheckpoint(w io.Writer, c *pipeline.CheckpointDescription) {

@@ -15,8 +15,12 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 )
 
-// kills is how often each command is killed at a random moment.
-const kills = 20
+// kills is how often each command is killed at a random moment, sweepKills how often one
+// that is several of them.
+const (
+	kills      = 20
+	sweepKills = 8
+)
 
 // TestKilledCommandsResume kills precompute-ref and train with SIGKILL at random
 // moments, runs them again until they finish, and wants the bytes of a run that
@@ -38,22 +42,42 @@ func TestKilledCommandsResume(t *testing.T) {
 	train := func(out string) []string {
 		return []string{"train", "--cache", "whole-cache", "--out", out, "--epochs", "4", "--batch-pairs", "4", "--save-every", "7", "--resume"}
 	}
-	killAndCompare(t, dir, "cache", precompute, everything)
-	killAndCompare(t, dir, "run", train, func(t *testing.T, run string) map[string]string {
-		last, err := filepath.EvalSymlinks(filepath.Join(run, "last"))
-		if err != nil {
-			t.Fatal(err)
+	killAndCompare(t, dir, "cache", kills, precompute, everything)
+	killAndCompare(t, dir, "run", kills, train, lastCheckpoint)
+	runs := []string{"loss=sigmoid,epochs=1", "loss=sigmoid,epochs=2", "loss=aot,epochs=1", "loss=aot,epochs=2"}
+	sweep := func(out string) []string {
+		return []string{
+			"train", "--cache", "whole-cache", "--out", out, "--batch-pairs", "4", "--save-every", "7", "--resume",
+			"--sweep", "loss=sigmoid,aot", "--sweep", "epochs=1,2",
 		}
-		files := everything(t, last)
-		// Its length of metrics.jsonl moves with the digits of timings.
-		delete(files, "trainer_state.json")
+	}
+	killAndCompare(t, dir, "sweep", sweepKills, sweep, func(t *testing.T, sweep string) map[string]string {
+		files := map[string]string{}
+		for _, run := range runs {
+			for name, content := range lastCheckpoint(t, filepath.Join(sweep, run)) {
+				files[filepath.Join(run, name)] = content
+			}
+		}
 		return files
 	})
 }
 
+// lastCheckpoint reads what the newest checkpoint of a run holds.
+func lastCheckpoint(t *testing.T, run string) map[string]string {
+	t.Helper()
+	last, err := filepath.EvalSymlinks(filepath.Join(run, "last"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := everything(t, last)
+	// Its length of metrics.jsonl moves with the digits of timings.
+	delete(files, "trainer_state.json")
+	return files
+}
+
 // killAndCompare runs a command once in peace, then kills it until it has been
 // killed often enough, comparing every output that a killed one finishes.
-func killAndCompare(t *testing.T, dir, name string, args func(out string) []string, files func(*testing.T, string) map[string]string) {
+func killAndCompare(t *testing.T, dir, name string, kills int, args func(out string) []string, files func(*testing.T, string) map[string]string) {
 	ctx := context.Background()
 	start := time.Now()
 	if out, err := command(ctx, t, dir, args("whole-"+name)...).CombinedOutput(); err != nil {

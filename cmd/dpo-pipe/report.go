@@ -10,13 +10,14 @@ import (
 )
 
 const reportExample = `Writes report.html in a run folder again, from its metrics so far: while it trains,
-or after a kill. train writes it where it ends or is interrupted.
+or after a kill. train writes it where it ends or is interrupted. Of a sweep's folder
+it writes the report of the sweep.
 
   dpo-pipe report ./run`
 
 func (a *app) reportCommand() *cli.Command {
 	return &cli.Command{
-		Name: "report", Usage: "write the report of a run again", ArgsUsage: "RUN",
+		Name: "report", Usage: "write the report of a run or sweep again", ArgsUsage: "RUN",
 		Description: reportExample, Action: a.report,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"}},
 	}
@@ -24,10 +25,14 @@ func (a *app) reportCommand() *cli.Command {
 
 func (a *app) report(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return &usageErr{fmt.Errorf("report takes one run folder, got %d arguments", c.NArg())}
+		return &usageErr{fmt.Errorf("report takes one folder of a run or sweep, got %d arguments", c.NArg())}
 	}
 	run := c.Args().First()
-	if err := pipeline.WriteReport(c.Context, run); err != nil {
+	write := func() error { return pipeline.WriteReport(c.Context, run) }
+	if pipeline.IsSweep(run) {
+		write = func() error { return pipeline.WriteSweepReport(run) }
+	}
+	if err := write(); err != nil {
 		return err
 	}
 	path := filepath.Join(run, pipeline.ReportName)

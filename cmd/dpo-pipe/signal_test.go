@@ -33,8 +33,12 @@ func TestSignalsEndInOrder(t *testing.T) {
 	}
 	train := []string{"train", "--cache", "cache", "--out", "run", "--save-every", "3", "--epochs", "100"}
 	interrupt(t, dir, train, "run/checkpoints/step-3", "interrupted; the same command with --resume goes on")
-	if out, err := command(context.Background(), t, dir, "inspect", "run/last").CombinedOutput(); err != nil {
-		t.Fatalf("the checkpoint of an interrupted run: %v: %s", err, out)
+	sweep := []string{"train", "--cache", "cache", "--out", "sweep", "--save-every", "3", "--epochs", "100", "--sweep", "beta=0.1,0.2"}
+	interrupt(t, dir, sweep, "sweep/beta=0.1/checkpoints/step-3", "interrupted; the same command with --resume goes on")
+	for _, run := range []string{"run", "sweep/beta=0.1", "sweep/beta=0.2"} {
+		if out, err := command(context.Background(), t, dir, "inspect", run+"/last").CombinedOutput(); err != nil {
+			t.Fatalf("the checkpoint of an interrupted run: %v: %s", err, out)
+		}
 	}
 }
 

@@ -20,7 +20,13 @@ itself is not run. --resume goes on with a run that was stopped, under the
 settings it was started with.
 
   dpo-pipe train --cache ./cache --out ./run --epochs 3 --eval-frac 0.2
-  dpo-pipe train --out ./run --resume`
+  dpo-pipe train --out ./run --resume
+
+--sweep trains a head for every combination of values at once, each in a folder of its
+own with the bytes it would have alone, and ranks them. ; separates values where one
+holds a comma: --sweep 'loss=ipo;sigmoid:0.8,sft:0.2'.
+
+  dpo-pipe train --cache ./cache --out ./sweep --sweep beta=0.05,0.1,0.3 --sweep lr=1e-4,1e-3`
 
 func (a *app) trainCommand() *cli.Command {
 	d := pipeline.DefaultTrainConfig()
@@ -69,17 +75,19 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "engine", Value: d.Engine, Usage: "who multiplies matrices: ort or gonum"},
 			&cli.Uint64Flag{Name: "seed", Value: d.Seed, Usage: "of initialisation and shuffling"},
 			&cli.BoolFlag{Name: "restore-best", Usage: "hand over the best checkpoint instead of the newest"},
+			&cli.StringSliceFlag{Name: sweepFlag, Usage: "train a head for each value of a setting: `KEY=V1,V2,…`; may be repeated"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "say which runs there would be, and train none"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 		}, runtimeFlags()...),
 	}
 }
 
 // trainConfigFrom starts from the defaults or, on --resume, from the settings of
-// the run, and overlays the flags that were given.
+// the run or sweep, and overlays the flags that were given.
 func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
 	cfg := pipeline.DefaultTrainConfig()
 	if c.Bool("resume") {
-		earlier, err := pipeline.LoadRunConfig(c.String("out"))
+		earlier, err := earlierConfig(c.String("out"))
 		switch {
 		case err == nil:
 			cfg = earlier
@@ -127,7 +135,16 @@ func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
 	overlay(c, "restore-best", c.Bool, &cfg.RestoreBest)
 	overlay(c, "engine", c.String, &cfg.Engine)
 	overlay(c, "seed", c.Uint64, &cfg.Seed)
-	return cfg, cfg.Validate()
+	return cfg, nil
+}
+
+// earlierConfig is what a run or a sweep was started with.
+func earlierConfig(out string) (pipeline.TrainConfig, error) {
+	if pipeline.IsSweep(out) {
+		cfg, _, err := pipeline.LoadSweep(out)
+		return cfg, err
+	}
+	return pipeline.LoadRunConfig(out)
 }
 
 // overlay sets *field where the flag was given.
@@ -142,10 +159,25 @@ func (a *app) train(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	axes, err := sweepFrom(c)
+	if err != nil {
+		return err
+	}
+	if len(axes) == 0 {
+		if err := cfg.Validate(); err != nil {
+			return err
+		}
+	}
+	if c.Bool("dry-run") {
+		return a.planTrain(c, cfg, axes)
+	}
 	if len(cfg.Data) > 0 {
 		if err := checkData(cfg.Data, datasets.DefaultOptions()); err != nil {
 			return err
 		}
+	}
+	if len(axes) > 0 {
+		return a.sweep(c, cfg, axes)
 	}
 	result, err := a.runTrain(c.Context, cfg, a.engines(runtimeOptionsFrom(c)))
 	if err != nil {
