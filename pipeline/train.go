@@ -196,9 +196,9 @@ func (t *trainer) begin(ctx context.Context) error {
 		return err
 	}
 	if t.state.Step == 0 {
-		t.state.Before, err = t.evaluate(ctx)
+		return t.evaluateFresh(ctx)
 	}
-	return err
+	return nil
 }
 
 // resume locks the run folder, if there is one, and loads its last checkpoint.

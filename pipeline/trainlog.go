@@ -41,22 +41,32 @@ func means(m loss.Means) (v Values) {
 }
 
 // evaluate scores the held-out pairs and logs the result; nil without any.
-func (t *trainer) evaluate(ctx context.Context) (Values, error) {
+func (t *trainer) evaluate(ctx context.Context) (*Evaluation, error) {
 	if t.part.held == 0 {
 		return nil, nil
 	}
-	m, err := meansOf(ctx, t.scorer, t.cache, t.part.split.heldOut, t.cfg.BatchPairs)
+	e, err := evaluationOf(ctx, t.scorer, t.cache, t.part.split.heldOut, t.cfg.BatchPairs, t.state.Step)
 	if err != nil {
 		return nil, err
 	}
-	v := means(m)
-	return v, t.metrics.append(append(t.position(), v.Prefixed("eval_")...))
+	return e, t.metrics.append(append(t.position(), e.Metrics.Prefixed(evalPrefix)...))
 }
 
-// evaluateStep evaluates and reports whether the head must be kept.
+// evaluateFresh evaluates before the first step.
+func (t *trainer) evaluateFresh(ctx context.Context) error {
+	e, err := t.evaluate(ctx)
+	if e != nil {
+		t.state.Before = e.Metrics
+	}
+	return err
+}
+
+// evaluateStep evaluates, for the report too, and reports whether the head must be kept.
 func (t *trainer) evaluateStep(ctx context.Context) (keep bool, err error) {
-	if t.after, err = t.evaluate(ctx); err != nil || t.after == nil {
+	e, err := t.evaluate(ctx)
+	if err != nil || e == nil {
 		return false, err
 	}
-	return t.rank(), nil
+	t.after = e.Metrics
+	return t.rank(), e.write(t.cfg.Out)
 }
