@@ -29,6 +29,8 @@ type CompareConfig struct {
 	// MaxTokens bounds a completion.
 	MaxTokens int      `json:"max_tokens" yaml:"max_tokens"`
 	Sampling  Sampling `json:"sampling" yaml:"sampling"`
+	// Report, where given, is a run folder whose report gets the completions.
+	Report string `json:"report,omitempty" yaml:"report,omitempty"`
 }
 
 // DefaultCompareConfig holds the defaults of compare: greedy, 60 tokens, 5 prompts.
@@ -75,10 +77,16 @@ func (t Typing) write(who, piece string) {
 	}
 }
 
-// Compare completes every prompt with both models. On error it returns the comparisons that were finished.
+// Compare completes every prompt with both models, and writes the report of cfg.Report
+// if that is given. On error it returns the comparisons that were finished.
 func Compare(ctx context.Context, cfg CompareConfig, rt Runtime, typing Typing) ([]Comparison, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
+	}
+	if cfg.Report != "" {
+		if _, err := LoadRunConfig(cfg.Report); err != nil {
+			return nil, err
+		}
 	}
 	reference, err := openGenerator(cfg, cfg.Model, cfg.ModelFile, rt)
 	if err != nil {
@@ -108,7 +116,10 @@ func Compare(ctx context.Context, cfg CompareConfig, rt Runtime, typing Typing) 
 		}
 		all = append(all, c)
 	}
-	return all, nil
+	if cfg.Report != "" {
+		err = writeCompletions(ctx, cfg, all)
+	}
+	return all, err
 }
 
 // generator completes prompts with a model folder: its tokenizer, its ONNX

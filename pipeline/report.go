@@ -28,12 +28,13 @@ type reportPage struct {
 	Settings      [][2]string
 	Held          *heldOut // nil where no pair was held out
 	Alarms        []Alarm
+	Completions   *completions // nil where none were kept
 	Plots         []plot
 	Data          *reportData // nil where the cache is gone
 }
 
 // WriteReport writes report.html into a run folder, from its settings and metrics,
-// its newest evaluation and the ids in its cache: one file that needs no other.
+// its newest evaluation, its completions and the ids in its cache: one file that needs no other.
 // What is not there, or not finished, leaves its part out.
 func WriteReport(ctx context.Context, run string) error {
 	page, err := newReport(ctx, run)
@@ -67,6 +68,9 @@ func newReport(ctx context.Context, run string) (*reportPage, error) {
 		return nil, err
 	}
 	p.Held, p.Alarms = newHeldOut(&c, e)
+	if p.Completions, err = readCompletions(run); err != nil {
+		return nil, err
+	}
 	p.Data, err = describePairs(ctx, cfg.Cache)
 	return p, err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -18,7 +19,8 @@ gives it as it is. Preference pairs are read as precompute-ref reads them, and t
 prompts of a run are what it was trained on.
 
   dpo-pipe compare --model ./model --policy ./policy --prompt 'Once upon a time'
-  dpo-pipe compare --model ./model --policy ./policy --held-out ./run --temperature 0.8`
+  dpo-pipe compare --model ./model --policy ./policy --held-out ./run --temperature 0.8
+  dpo-pipe compare --model ./model --policy ./policy --held-out ./run --report ./run`
 
 func (a *app) compareCommand() *cli.Command {
 	d := pipeline.DefaultCompareConfig()
@@ -39,6 +41,7 @@ func (a *app) compareCommand() *cli.Command {
 			&cli.IntFlag{Name: "top-k", Value: d.Sampling.TopK, Usage: "sample from the `K` likeliest tokens", DefaultText: "all"},
 			&cli.Float64Flag{Name: "top-p", Value: d.Sampling.TopP, Usage: "sample from the fewest tokens of this probability together"},
 			&cli.Uint64Flag{Name: "seed", Value: d.Sampling.Seed, Usage: "of sampling"},
+			&cli.StringFlag{Name: "report", Usage: "put the completions into the report of this run `FOLDER`"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 		}, runtimeFlags()...),
 	}
@@ -49,7 +52,7 @@ func compareConfigFrom(c *cli.Context) pipeline.CompareConfig {
 	cfg.Model, cfg.ModelFile, cfg.Policy = c.String("model"), c.String("model-file"), c.String("policy")
 	cfg.Prompts, cfg.File, cfg.Run = c.StringSlice("prompt"), c.String("prompts"), c.String("held-out")
 	cfg.Limit, cfg.MaxTokens = c.Int("limit"), c.Int("max-tokens")
-	cfg.ChatTemplate = c.String("chat-template")
+	cfg.ChatTemplate, cfg.Report = c.String("chat-template"), c.String("report")
 	cfg.Sampling = pipeline.Sampling{
 		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
 	}
@@ -72,7 +75,10 @@ func (a *app) compare(c *cli.Context) error {
 		}
 		return a.printJSON(all)
 	}
-	_, err = pipeline.Compare(c.Context, cfg, rt, typing(a.stdout))
+	if _, err = pipeline.Compare(c.Context, cfg, rt, typing(a.stdout)); err != nil || cfg.Report == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "\nreport %s\n", filepath.Join(cfg.Report, pipeline.ReportName))
 	return err
 }
 
