@@ -19,6 +19,9 @@ type heldOut struct {
 // heldFigure is a metric of the held-out pairs before the first step and at the last evaluation.
 type heldFigure struct{ Name, Before, After, Interval string }
 
+// Unit is that of the figure, or empty.
+func (f heldFigure) Unit() string { return units[f.Name] }
+
 // newHeldOut tells the held-out metrics of the first and the newest evaluation, and what
 // else e says of the newest, unless it is nil or of another step: a killed run may have
 // lost the metrics that belong to it.
@@ -59,9 +62,13 @@ func (h *heldOut) add(e *Evaluation) {
 	h.Plots = []plot{calibrationPlot(e), lengthPlot(e)}
 }
 
-// ofRounding are metrics that tell which of two numbers is larger: those of an
-// untrained head are equal but for rounding.
-var ofRounding = []string{"rewards/accuracies", "drift/chosen_lowered", "length/correlation", "calibration/error"}
+// units of held-out figures; the others have none.
+var units = map[string]string{
+	"logps/chosen": "nats", "logps/rejected": "nats", "entropy": "nats a token", "kl": "nats a token",
+	"drift/chosen": "nats a token", "drift/rejected": "nats a token",
+	"rewards/accuracies": "of pairs", "logps/accuracies": "of pairs", "drift/chosen_lowered": "of pairs", "clamped": "of pairs",
+	"mean_token_accuracy": "of tokens",
+}
 
 // beforeText is a figure of the untrained head.
 func beforeText(name string, v float64) string {
@@ -85,7 +92,7 @@ func heldText(v float64) string {
 // often right as it is sure.
 func calibrationPlot(e *Evaluation) plot {
 	x, y := axis{0.5, 1, plotLeft, plotRight}, shareAxis
-	p := plot{Title: "right, by confidence σ(|margin|)", XTicks: x.ticks(), YTicks: y.ticks(), Empty: len(e.Calibration) == 0}
+	p := plot{Title: "share right, by confidence σ(|margin|)", XTicks: x.ticks(), YTicks: y.ticks(), Empty: len(e.Calibration) == 0}
 	dots := plotLine{Name: "mean confidence in the bin", Color: 1}
 	for _, b := range e.Calibration {
 		p.addShare(x.position(b.From), x.position(b.To), b.Accuracy, b.Pairs,
@@ -105,7 +112,7 @@ func calibrationPlot(e *Evaluation) plot {
 // completion is, beside the line of all pairs.
 func lengthPlot(e *Evaluation) plot {
 	x, y := axis{0, float64(max(1, len(e.LengthBuckets))), plotLeft, plotRight}, shareAxis
-	p := plot{Title: "right, by tokens that chosen is longer", YTicks: y.ticks(), Empty: len(e.LengthBuckets) == 0}
+	p := plot{Title: "share right, by extra tokens of chosen", YTicks: y.ticks(), Empty: len(e.LengthBuckets) == 0}
 	var all float64
 	for i, b := range e.LengthBuckets {
 		from, to := x.position(float64(i)), x.position(float64(i+1))

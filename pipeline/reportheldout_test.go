@@ -20,7 +20,7 @@ func TestCalibrationPlot(t *testing.T) {
 		},
 	})
 	want := plot{
-		Title: "right, by confidence σ(|margin|)",
+		Title: "share right, by confidence σ(|margin|)",
 		Bars: []plotBar{
 			{"52.0", "51.0", "27.8", "123.0", "confidence 0.50 to 0.55, mean 0.520: 0.75 of 4 pairs"},
 			{"320.2", "10.0", "27.8", "164.0", "confidence 0.95 to 1.00, mean 1.000: 1 of 12345 pairs"},
@@ -44,7 +44,7 @@ func TestLengthPlot(t *testing.T) {
 		{Difference: "-8 to -1", Pairs: 3, Accuracy: 1. / 3}, {Difference: "0", Pairs: 1, Accuracy: 0},
 	}})
 	want := plot{
-		Title: "right, by tokens that chosen is longer",
+		Title: "share right, by extra tokens of chosen",
 		Bars: []plotBar{
 			{"52.0", "119.3", "147.0", "54.7", "chosen longer by -8 to -1 tokens: 0.3333 of 3 pairs"},
 			{"201.0", "174.0", "147.0", "0.0", "chosen longer by 0 tokens: 0 of 1 pairs"},
@@ -106,5 +106,19 @@ func TestReportDrawsTheEvaluation(t *testing.T) {
 	loss := e.Intervals.Get("loss")
 	if want := figure(loss.Low) + " … " + figure(loss.High); !strings.Contains(text, want) {
 		t.Errorf("the report lacks the interval %q", want)
+	}
+}
+
+// Before the first step the two sides of a pair are equal but for rounding: which is
+// larger is not drawn.
+func TestCurvesLeaveRoundingOut(t *testing.T) {
+	var c curves
+	for _, step := range []float64{0, 1} {
+		must(t, c.add(Values{{"step", step}, {"eval_rewards/accuracies", 0.4}, {"eval_logps/accuracies", 0.4}}))
+	}
+	for name, want := range map[string]int{"eval_rewards/accuracies": 1, "eval_logps/accuracies": 2} {
+		if points := c.drawn(name); len(points) != want || points[want-1].x != 1 {
+			t.Errorf("%s is drawn at %v, want %d points up to step 1", name, points, want)
+		}
 	}
 }

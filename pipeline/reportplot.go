@@ -152,8 +152,12 @@ func (s *extent) add(v float64) { s.low, s.high = math.Min(s.low, v), math.Max(s
 
 // axis maps the range, widened where it is a point, to from..to.
 func (s extent) axis(from, to float64) axis {
-	if s.low == s.high {
-		by := math.Max(math.Abs(s.low)/2, 1e-6)
+	switch {
+	case s.low != s.high:
+	case s.low == 0:
+		s.high = 1
+	default:
+		by := math.Max(math.Abs(s.low)/2, 1e-300) // half of the least number is none
 		s.low, s.high = s.low-by, s.high+by
 	}
 	return axis{s.low, s.high, from, to}
