@@ -35,6 +35,25 @@ func pairOf(r *row, names [numColumns]string, p *Pair) *RowError {
 	return setExtras(r, names, p)
 }
 
+// promptOf turns a row without completions into p, which then has a prompt only.
+func promptOf(r *row, names [numColumns]string, p *Pair) (re *RowError) {
+	switch cell := r.cells[colPrompt]; {
+	case cell.kind == absent && r.foreign != 0:
+		return foreignError(r)
+	case cell.kind == absent:
+		return refuse(names[colPrompt], MissingColumn, "is missing")
+	case cell.kind == null:
+		return refuse(names[colPrompt], NullValue, "is null, want text or a list of messages")
+	}
+	if p.Prompt, re = textOf(r.cells[colPrompt], names[colPrompt]); re != nil {
+		return re
+	}
+	if p.Prompt.blank() {
+		return refuse(names[colPrompt], NoPrompt, "is empty")
+	}
+	return setExtras(r, names, p)
+}
+
 // completionOf reads the chosen or rejected cell as it stands.
 func completionOf(r *row, role column, names [numColumns]string) (Text, *RowError) {
 	switch cell := r.cells[role]; cell.kind {

@@ -34,6 +34,9 @@ type Options struct {
 	// the reading.
 	MaxRowBytes int
 
+	// PromptsAlone reads rows with neither completion too: their pairs have a prompt only.
+	PromptsAlone bool
+
 	alloc memory.Allocator // of Arrow and Parquet, set by tests; nil for Go's
 }
 

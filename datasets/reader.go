@@ -68,7 +68,11 @@ func (r *Reader) Next(ctx context.Context) (Pair, error) {
 		return Pair{}, err
 	default:
 		p.File = r.files[r.file]
-		re = pairOf(&r.row, r.names, &p)
+		if r.opt.PromptsAlone && r.row.cells[colChosen].kind == absent && r.row.cells[colRejected].kind == absent {
+			re = promptOf(&r.row, r.names, &p)
+		} else {
+			re = pairOf(&r.row, r.names, &p)
+		}
 	}
 	r.rows++
 	r.fileRow++

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -132,6 +133,19 @@ func (v Intervals) MarshalJSON() ([]byte, error) {
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
+}
+
+// UnmarshalJSON reads one object in its order; null is an end that is not finite.
+func (v *Intervals) UnmarshalJSON(data []byte) error {
+	*v = nil
+	return eachField(data, "intervals", func(name string, dec *json.Decoder) error {
+		var ends [2]*float64
+		if err := dec.Decode(&ends); err != nil {
+			return err
+		}
+		*v = append(*v, Interval{name, orNaN(ends[0]), orNaN(ends[1])})
+		return nil
+	})
 }
 
 // intervalsOf takes the middle of each figure's resamples; columns are in the order of

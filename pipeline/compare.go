@@ -15,6 +15,9 @@ type CompareConfig struct {
 	Model     string `json:"model" yaml:"model"`
 	ModelFile string `json:"model_file,omitempty" yaml:"model_file,omitempty"`
 	Policy    string `json:"policy" yaml:"policy"`
+	// ChatTemplate is auto (the model's), none, or a file. Where there is one, a prompt
+	// of text is a user's message, unless it comes from a pair of texts.
+	ChatTemplate string `json:"chat_template" yaml:"chat_template"`
 	// Prompts are texts; File names a data file or, ending in .txt, one prompt a
 	// line; Run takes prompts that a training run held out.
 	Prompts []string         `json:"prompts,omitempty" yaml:"prompts,omitempty"`
@@ -26,11 +29,16 @@ type CompareConfig struct {
 	// MaxTokens bounds a completion.
 	MaxTokens int      `json:"max_tokens" yaml:"max_tokens"`
 	Sampling  Sampling `json:"sampling" yaml:"sampling"`
+	// Report, where given, is a run folder whose report gets the completions.
+	Report string `json:"report,omitempty" yaml:"report,omitempty"`
 }
 
 // DefaultCompareConfig holds the defaults of compare: greedy, 60 tokens, 5 prompts.
 func DefaultCompareConfig() CompareConfig {
-	return CompareConfig{Reading: datasets.DefaultOptions(), Limit: 5, MaxTokens: 60, Sampling: DefaultSampling()}
+	return CompareConfig{
+		ChatTemplate: encode.DefaultOptions().ChatTemplate, Reading: datasets.DefaultOptions(),
+		Limit: 5, MaxTokens: 60, Sampling: DefaultSampling(),
+	}
 }
 
 // Validate reports every setting that can't be used, joined.
@@ -51,6 +59,11 @@ type Comparison struct {
 	Prompt    string `json:"prompt"`
 	Reference string `json:"reference"`
 	Policy    string `json:"policy"`
+	// PromptIDs are what the models read, ReferenceIDs and PolicyIDs what they wrote, with
+	// the end token if they came to it.
+	PromptIDs    []int32 `json:"prompt_ids"`
+	ReferenceIDs []int32 `json:"reference_ids"`
+	PolicyIDs    []int32 `json:"policy_ids"`
 }
 
 // Typing receives a comparison as it is written: the prompt, then the pieces of each
@@ -64,18 +77,23 @@ func (t Typing) write(who, piece string) {
 	}
 }
 
-// Compare completes every prompt with both models. On error it returns the
-// comparisons that were finished.
+// Compare completes every prompt with both models, and writes the report of cfg.Report
+// if that is given. On error it returns the comparisons that were finished.
 func Compare(ctx context.Context, cfg CompareConfig, rt Runtime, typing Typing) ([]Comparison, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	reference, err := openGenerator(cfg.Model, cfg.ModelFile, rt)
+	if cfg.Report != "" {
+		if _, err := LoadRunConfig(cfg.Report); err != nil {
+			return nil, err
+		}
+	}
+	reference, err := openGenerator(cfg, cfg.Model, cfg.ModelFile, rt)
 	if err != nil {
 		return nil, err
 	}
 	defer reference.model.Close()
-	policy, err := openGenerator(cfg.Policy, "", rt)
+	policy, err := openGenerator(cfg, cfg.Policy, "", rt)
 	if err != nil {
 		return nil, err
 	}
@@ -86,17 +104,22 @@ func Compare(ctx context.Context, cfg CompareConfig, rt Runtime, typing Typing) 
 	}
 	var all []Comparison
 	for i, p := range prompts {
-		c := Comparison{Prompt: p.text}
+		c := Comparison{Prompt: p.text, PromptIDs: p.ids}
 		typing.write("prompt", p.text)
-		if c.Reference, err = reference.complete(ctx, p.ids, cfg, i, func(s string) { typing.write("reference", s) }); err != nil {
+		c.ReferenceIDs, c.Reference, err = reference.complete(ctx, p.ids, cfg, i, func(s string) { typing.write("reference", s) })
+		if err != nil {
 			return all, err
 		}
-		if c.Policy, err = policy.complete(ctx, p.ids, cfg, i, func(s string) { typing.write("policy", s) }); err != nil {
+		c.PolicyIDs, c.Policy, err = policy.complete(ctx, p.ids, cfg, i, func(s string) { typing.write("policy", s) })
+		if err != nil {
 			return all, err
 		}
 		all = append(all, c)
 	}
-	return all, nil
+	if cfg.Report != "" {
+		err = writeCompletions(ctx, cfg, all)
+	}
+	return all, err
 }
 
 // generator completes prompts with a model folder: its tokenizer, its ONNX
@@ -106,12 +129,14 @@ type generator struct {
 	model   LanguageModel
 }
 
-func openGenerator(path, file string, rt Runtime) (*generator, error) {
+func openGenerator(cfg CompareConfig, path, file string, rt Runtime) (*generator, error) {
 	dir, err := FindModel(path, file)
 	if err != nil {
 		return nil, err
 	}
-	enc, err := encode.Open(dir.Root, encode.DefaultOptions())
+	opt := encode.DefaultOptions()
+	opt.ChatTemplate = cfg.ChatTemplate
+	enc, err := encode.Open(dir.Root, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -122,19 +147,19 @@ func openGenerator(path, file string, rt Runtime) (*generator, error) {
 	return &generator{encoder: enc, model: lm}, nil
 }
 
-// complete continues a prompt up to the model's end token, which is not part of
-// the text. Both models draw the same stream for completion number n. emit gets the text
+// complete continues a prompt up to the model's end token, which is among the tokens and not
+// part of the text. Both models draw the same stream for completion number n. emit gets the text
 // piece by piece, each a whole number of characters, and at last "".
-func (g *generator) complete(ctx context.Context, prompt []int32, cfg CompareConfig, n int, emit func(string)) (string, error) {
+func (g *generator) complete(ctx context.Context, prompt []int32, cfg CompareConfig, n int, emit func(string)) (ids []int32, text string, err error) {
 	stop := g.encoder.EOS()
 	s := newSampler(cfg.Sampling, n)
-	var ids []int32
+	var said []int32
 	shown := ""
-	out, err := g.model.Generate(ctx, prompt, Generation{Limit: cfg.MaxTokens, Stop: stop, Choose: func(logits []float32) int32 {
+	ids, err = g.model.Generate(ctx, prompt, Generation{Limit: cfg.MaxTokens, Stop: stop, Choose: func(logits []float32) int32 {
 		id := s.choose(logits)
 		if !slices.Contains(stop, id) {
-			ids = append(ids, id)
-			if piece := unshown(wholeCharacters(g.encoder.Decode(ids)), shown); piece != "" {
+			said = append(said, id)
+			if piece := unshown(wholeCharacters(g.encoder.Decode(said)), shown); piece != "" {
 				emit(piece)
 				shown += piece
 			}
@@ -142,17 +167,14 @@ func (g *generator) complete(ctx context.Context, prompt []int32, cfg CompareCon
 		return id
 	}})
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	if n := len(out); n > 0 && slices.Contains(stop, out[n-1]) {
-		out = out[:n-1]
-	}
-	text := g.encoder.Decode(out)
+	text = g.encoder.Decode(said)
 	if piece := unshown(text, shown); piece != "" {
 		emit(piece)
 	}
 	emit("")
-	return text, nil
+	return ids, text, nil
 }
 
 // wholeCharacters leaves out the last character of a text that goes on: bytes of

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func (w *world) compareConfig(prompts ...string) CompareConfig {
@@ -21,10 +23,22 @@ func TestCompareLeavesOutTheEndToken(t *testing.T) {
 		cfg.MaxTokens = limit
 		all, err := Compare(context.Background(), cfg, w.rt, nil)
 		must(t, err)
-		if len(all) != 1 || all[0] != (Comparison{Prompt: "a, b", Reference: want, Policy: want}) {
-			t.Errorf("at most %d tokens: %+v, want %q from both", limit, all, want)
+		ids := bytesAsIDs(w.rt.says + "\x00")[:min(limit, len(w.rt.says)+1)]
+		if limit > len(w.rt.says) {
+			ids[len(w.rt.says)] = worldVocabulary - 1 // the end token is among the tokens
+		}
+		if d := cmp.Diff([]Comparison{{"a, b", want, want, bytesAsIDs("a, b"), ids, ids}}, all); d != "" {
+			t.Errorf("at most %d tokens, -want +got:\n%s", limit, d)
 		}
 	}
+}
+
+// bytesAsIDs are the tokens of a text in the world's tokenizer.
+func bytesAsIDs(text string) (ids []int32) {
+	for _, b := range []byte(text) {
+		ids = append(ids, int32(b))
+	}
+	return ids
 }
 
 // What is shown while it is written adds up to the completion, whole characters

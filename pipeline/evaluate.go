@@ -34,25 +34,14 @@ func (c EvalConfig) Validate() error {
 	return k.err()
 }
 
-// EvalResult holds what the pairs say about a checkpoint.
+// EvalResult is an Evaluation of a checkpoint, with what was scored.
 type EvalResult struct {
 	Cache      string `json:"cache"`
 	Checkpoint string `json:"checkpoint"`
-	Step       int64  `json:"step"`
-	Pairs      int64  `json:"pairs"`
 	// HeldOut says that the pairs are those the checkpoint's training held out (where the
 	// cache is another one: would have), and that of Against too.
-	HeldOut        bool  `json:"held_out"`
-	ChosenTokens   int64 `json:"chosen_tokens"`
-	RejectedTokens int64 `json:"rejected_tokens"`
-	// Metrics are figures over all pairs, Intervals where 95 % of their resamples lie,
-	// in the same order.
-	Metrics   Values    `json:"metrics"`
-	Intervals Intervals `json:"intervals"`
-	// LengthBuckets tell reward accuracy by n_c-n_r, Calibration by how sure the policy is.
-	LengthBuckets []loss.LengthBucket   `json:"length_buckets"`
-	Calibration   []loss.CalibrationBin `json:"calibration"`
-	Alarms        []Alarm               `json:"alarms"`
+	HeldOut bool `json:"held_out"`
+	Evaluation
 	// Sources and ScoreGaps tell accuracy by what the data says of its pairs; nil
 	// without EvalConfig.Data, empty where that has no such columns.
 	Sources   []SourceSlice `json:"sources,omitempty"`
@@ -105,10 +94,9 @@ type evaluator struct {
 
 // subject is a checkpoint and what is known of it so far.
 type subject struct {
+	*tally
 	state  trainerState
 	scorer *scorer
-	window loss.Metrics
-	boot   *bootstrap
 }
 
 func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
@@ -159,7 +147,7 @@ func (s *subject) open(checkpoint string, e *evaluator, objective *loss.Objectiv
 		return err
 	}
 	s.scorer = newScorer(head, objective)
-	s.boot = newBootstrap()
+	s.tally = newTally()
 	return nil
 }
 
@@ -204,7 +192,7 @@ func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
 		return err
 	}
 	for _, s := range subjects {
-		s.add(rows)
+		s.add(s.scorer, rows)
 	}
 	m := e.subject.window.Means()
 	e.report.report(Progress{
@@ -224,27 +212,14 @@ func (e *evaluator) score(ctx context.Context, rows []refcache.Row) error {
 	return nil
 }
 
-// add takes the metrics of rows, which were scored, into account.
-func (s *subject) add(rows []refcache.Row) {
-	s.scorer.addTo(&s.window)
-	for i := range rows {
-		s.boot.add(rows[i].PromptKey, &s.scorer.each[i])
-	}
-}
-
 func (e *evaluator) result() (EvalResult, error) {
 	s := &e.subject
-	m := s.window.Means()
-	if m.Pairs == 0 {
+	r := EvalResult{
+		Cache: e.cfg.Cache, Checkpoint: e.cfg.Checkpoint, HeldOut: !e.cfg.All, Evaluation: *s.evaluation(s.state.Step),
+	}
+	if r.Pairs == 0 {
 		return EvalResult{}, fmt.Errorf("pipeline: the cache has no held-out pair (--eval-frac was %g); --all scores every pair",
 			e.share())
-	}
-	figures := means(m)
-	r := EvalResult{
-		Cache: e.cfg.Cache, Checkpoint: e.cfg.Checkpoint, Step: s.state.Step, Pairs: int64(m.Pairs), HeldOut: !e.cfg.All,
-		ChosenTokens: int64(m.ChosenTokens), RejectedTokens: int64(m.Tokens - m.ChosenTokens),
-		Metrics: figures, Intervals: intervalsOf(figures, s.boot.table()),
-		LengthBuckets: s.window.LengthBuckets(), Calibration: s.window.Calibration(), Alarms: alarms(figures),
 	}
 	if e.groups != nil {
 		r.Sources, r.ScoreGaps = e.groups.bySource(), e.groups.byGap()

@@ -64,29 +64,42 @@ func writeNumber(b *bytes.Buffer, x float64) {
 	}
 }
 
-// UnmarshalJSON reads one object in its order.
+// UnmarshalJSON reads one object in its order; null is a figure that is not finite.
 func (v *Values) UnmarshalJSON(data []byte) error {
+	*v = nil
+	return eachField(data, "metrics", func(name string, dec *json.Decoder) error {
+		var x *float64
+		if err := dec.Decode(&x); err != nil {
+			return err
+		}
+		*v = append(*v, Value{name, orNaN(x)})
+		return nil
+	})
+}
+
+// eachField reads an object name by name, in its order; read takes the value from dec.
+func eachField(data []byte, what string, read func(name string, dec *json.Decoder) error) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		return fmt.Errorf("pipeline: metrics are %.20q, want an object", data)
+		return fmt.Errorf("pipeline: %s are %.20q, want an object", what, data)
 	}
-	*v = nil
 	for dec.More() {
 		name, err := dec.Token()
 		if err != nil {
 			return err
 		}
-		var x *float64
-		if err := dec.Decode(&x); err != nil {
+		if err := read(name.(string), dec); err != nil {
 			return err
 		}
-		if x == nil {
-			nan := math.NaN()
-			x = &nan
-		}
-		*v = append(*v, Value{name.(string), *x})
 	}
 	return nil
+}
+
+func orNaN(x *float64) float64 {
+	if x == nil {
+		return math.NaN()
+	}
+	return *x
 }
 
 // metricsLog appends lines to metrics.jsonl. Its length is part of a checkpoint,

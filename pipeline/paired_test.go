@@ -89,7 +89,7 @@ func TestDiscordance(t *testing.T) {
 // What two checkpoints share cancels in the interval of their difference.
 func TestDifferencesArePaired(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	a, b := &subject{boot: newBootstrap()}, &subject{boot: newBootstrap()}
+	a, b := &subject{tally: newTally()}, &subject{tally: newTally()}
 	for i := range 50 {
 		x := 5 * r.NormFloat64()
 		for s, margin := range map[*subject]float64{a: x + 0.25, b: x} {

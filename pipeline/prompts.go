@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ type promptIDs struct {
 func (c CompareConfig) prompts(ctx context.Context, enc *encode.Encoder) ([]promptIDs, error) {
 	var all []promptIDs
 	for _, text := range c.Prompts {
-		ids, err := enc.Prompt(datasets.Text{Plain: text})
+		ids, err := enc.Prompt(asked(text, enc))
 		if err != nil {
 			return nil, err
 		}
@@ -52,6 +53,14 @@ func (c CompareConfig) prompts(ctx context.Context, enc *encode.Encoder) ([]prom
 	return all, nil
 }
 
+// asked is a prompt of text: a user's message to a model that has a chat template.
+func asked(text string, enc *encode.Encoder) datasets.Text {
+	if !enc.HasChatTemplate() {
+		return datasets.Text{Plain: text}
+	}
+	return datasets.Text{Messages: []datasets.Message{{Role: "user", Content: text}}}
+}
+
 // maxPromptLine is the longest line of a prompt file, in bytes.
 const maxPromptLine = 1 << 20
 
@@ -69,7 +78,7 @@ func (c CompareConfig) linePrompts(_ context.Context, enc *encode.Encoder) ([]pr
 		if strings.TrimSpace(lines.Text()) == "" {
 			continue
 		}
-		ids, err := enc.Prompt(datasets.Text{Plain: lines.Text()})
+		ids, err := enc.Prompt(asked(lines.Text(), enc))
 		if err != nil {
 			return nil, fmt.Errorf("pipeline: prompt %q of %s: %w", lines.Text(), c.File, err)
 		}
@@ -78,30 +87,49 @@ func (c CompareConfig) linePrompts(_ context.Context, enc *encode.Encoder) ([]pr
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("pipeline: prompts of %s: %w", c.File, err)
 	}
-	return all, nil
+	return all, c.some(all, nil)
 }
 
-// dataPrompts takes the prompts of preference pairs, each once.
+// some refuses a file without prompts; bad is its first row that can't be used, if any.
+func (c CompareConfig) some(all []promptIDs, bad *datasets.RowError) error {
+	switch {
+	case len(all) > 0:
+		return nil
+	case bad != nil:
+		return bad
+	}
+	return &FieldError{"--prompts", c.File, "a file that holds prompts"}
+}
+
+// dataPrompts takes the prompts of a data file, each once: of preference pairs, as
+// precompute-ref reads them, or alone.
 func (c CompareConfig) dataPrompts(ctx context.Context, enc *encode.Encoder) ([]promptIDs, error) {
+	c.Reading.PromptsAlone = true
 	r, err := datasets.Open([]string{c.File}, c.Reading)
 	if err != nil {
 		return nil, &DataError{err}
 	}
 	defer r.Close()
 	var all []promptIDs
+	var first *datasets.RowError
 	seen := map[string]bool{}
 	for len(all) < c.Limit {
 		pair, err := r.Next(ctx)
 		var bad *datasets.RowError
 		switch {
 		case errors.Is(err, io.EOF):
-			return all, nil
+			return all, c.some(all, first)
 		case errors.As(err, &bad):
+			first = cmp.Or(first, bad)
 			continue
 		case err != nil:
 			return nil, &DataError{err}
 		}
-		ids, err := enc.Prompt(pair.Prompt)
+		prompt := pair.Prompt
+		if pair.Chosen.Empty() && !prompt.IsChat() {
+			prompt = asked(prompt.Plain, enc)
+		}
+		ids, err := enc.Prompt(prompt)
 		if err != nil {
 			return nil, fmt.Errorf("pipeline: prompt of %s row %d: %w", pair.File, pair.FileRow, err)
 		}

@@ -8,6 +8,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -37,6 +39,7 @@ func readReport(t *testing.T, run string) (page, text string) {
 				t.Errorf("the report has an element %q", token.Name.Local)
 			}
 			for _, a := range token.Attr {
+				inFrame(t, token.Name.Local, a)
 				if name := a.Name.Local; name == "href" || name == "src" || name == "style" || strings.HasPrefix(name, "on") {
 					t.Errorf("%s has an attribute %s=%q", token.Name.Local, name, a.Value)
 				}
@@ -49,6 +52,27 @@ func readReport(t *testing.T, run string) (page, text string) {
 		}
 	}
 	return page, b.String()
+}
+
+// inFrame wants the parts of a plot within its frame of 360 by 216.
+func inFrame(t *testing.T, element string, a xml.Attr) {
+	t.Helper()
+	if !slices.Contains([]string{"rect", "circle", "line", "text", "polyline"}, element) {
+		return
+	}
+	wide := []string{"x", "x1", "x2", "cx", "width"}
+	if !slices.Contains(append(wide, "y", "y1", "y2", "cy", "height", "points"), a.Name.Local) {
+		return
+	}
+	for i, field := range strings.FieldsFunc(a.Value, func(r rune) bool { return r == ' ' || r == ',' }) {
+		limit := 216.0
+		if slices.Contains(wide, a.Name.Local) || a.Name.Local == "points" && i%2 == 0 {
+			limit = 360
+		}
+		if v, err := strconv.ParseFloat(field, 64); err != nil || !(v >= 0 && v <= limit) {
+			t.Errorf("%s has %s=%q, want numbers from 0 to %g", element, a.Name.Local, a.Value, limit)
+		}
+	}
 }
 
 func TestReportShowsTheRun(t *testing.T) {
@@ -141,7 +165,7 @@ func TestTicksAreRound(t *testing.T) {
 		low, high float64
 		want      string
 	}{
-		{0, 1, "0 0.2 0.4 0.6 0.8 1"}, {0, 100, "0 20 40 60 80 100"}, {-3, 4, "-2 0 2 4"}, {0.61, 0.69, "0.62 0.64 0.66 0.68"}, {7, 7, "4 6 8 10"},
+		{0, 1, "0 0.2 0.4 0.6 0.8 1"}, {0, 100, "0 20 40 60 80 100"}, {-3, 4, "-2 0 2 4"}, {0.61, 0.69, "0.62 0.64 0.66 0.68"}, {7, 7, "4 6 8 10"}, {0, 0, "0 0.2 0.4 0.6 0.8 1"},
 	} {
 		var got []string
 		for _, k := range (extent{c.low, c.high}).axis(0, 1).ticks() {

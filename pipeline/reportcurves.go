@@ -39,19 +39,42 @@ func (c *curves) add(line Values) error {
 	return nil
 }
 
-// together are metrics that share a plot; they come first, in this order.
+// together are metrics that share a plot, under a title with their unit; they come first,
+// in this order.
 var together = []struct {
 	title string
 	names []string
 }{
 	{"loss", []string{"loss"}},
 	{"reward margin", []string{"rewards/margins"}},
-	{"accuracy", []string{"rewards/accuracies"}},
+	{"accuracy of rewards, share of pairs", []string{"rewards/accuracies"}},
+	{"accuracy of log-probs, share of pairs", []string{"logps/accuracies"}},
 	{"log-probs of chosen and rejected, nats", []string{"logps/chosen", "logps/rejected"}},
 	{"rewards of chosen and rejected", []string{"rewards/chosen", "rewards/rejected"}},
 	{"KL to the reference, nats a token", []string{"kl"}},
+	{"drift from the reference, nats a token", []string{"drift/chosen", "drift/rejected"}},
+	{"chosen became less likely, share of pairs", []string{"drift/chosen_lowered"}},
+	{"chosen token is the likeliest, share", []string{"mean_token_accuracy"}},
+	{"entropy, nats a token", []string{"entropy"}},
+	{"calibration error of σ(|margin|)", []string{"calibration/error"}},
+	{"correlation of margin and length", []string{"length/correlation"}},
 	{"learning rate", []string{"learning_rate"}},
 	{"gradient norm", []string{"grad_norm"}},
+	{"pairs a second", []string{"pairs_per_second"}},
+	{"tokens a second", []string{"tokens_per_second"}},
+}
+
+// ofRounding are metrics that tell which of two numbers is larger: those of an
+// untrained head are equal but for rounding.
+var ofRounding = []string{"rewards/accuracies", "drift/chosen_lowered", "length/correlation", "calibration/error"}
+
+// drawn leaves out what says nothing of an untrained head.
+func (c *curves) drawn(name string) []xy {
+	points := c.of[name]
+	if slices.Contains(ofRounding, strings.TrimPrefix(name, evalPrefix)) && len(points) > 0 && points[0].x == 0 {
+		return points[1:]
+	}
+	return points
 }
 
 // plots draws every metric, training and held-out pairs in one plot.
@@ -62,7 +85,7 @@ func (c *curves) plots() (out []plot) {
 		for _, name := range names {
 			drawn[name] = true
 			for _, n := range []string{name, evalPrefix + name} {
-				if points := c.of[n]; points != nil {
+				if points := c.drawn(n); len(points) > 0 {
 					all = append(all, series{name: n, points: points, held: n != name})
 				}
 			}

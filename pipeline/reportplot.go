@@ -14,6 +14,8 @@ type plot struct {
 	Bars   []plotBar
 	XTicks []tick
 	YTicks []tick
+	// Counts stand below the bars, where these are not counts themselves.
+	Counts []tick
 	Empty  bool
 }
 
@@ -117,6 +119,30 @@ func histogram(title string, values []float64, longest float64) plot {
 	return p
 }
 
+// shareAxis is that of shares, upwards.
+var shareAxis = axis{0, 1, plotBottom, plotTop}
+
+// addShare adds the bar of a share of so many pairs, with their number below.
+func (p *plot) addShare(left, right, share float64, pairs int, what string) {
+	top := shareAxis.position(share)
+	p.Bars = append(p.Bars, plotBar{
+		X: fixed1(left), Y: fixed1(top), Width: fixed1(right - left - 2), Height: fixed1(plotBottom - top),
+		Title: fmt.Sprintf("%s: %s of %d pairs", what, figure(share), pairs),
+	})
+	p.Counts = append(p.Counts, tick{fixed1((left + right) / 2), fewDigits(pairs)})
+}
+
+// fewDigits is a number of pairs in at most four places and a letter.
+func fewDigits(n int) string {
+	switch {
+	case n >= 10_000_000:
+		return fmt.Sprintf("%dM", n/1_000_000)
+	case n >= 10_000:
+		return fmt.Sprintf("%dk", n/1000)
+	}
+	return strconv.Itoa(n)
+}
+
 // extent is the range of values.
 type extent struct{ low, high float64 }
 
@@ -126,8 +152,12 @@ func (s *extent) add(v float64) { s.low, s.high = math.Min(s.low, v), math.Max(s
 
 // axis maps the range, widened where it is a point, to from..to.
 func (s extent) axis(from, to float64) axis {
-	if s.low == s.high {
-		by := math.Max(math.Abs(s.low)/2, 1e-6)
+	switch {
+	case s.low != s.high:
+	case s.low == 0:
+		s.high = 1
+	default:
+		by := math.Max(math.Abs(s.low)/2, 1e-300) // half of the least number is none
 		s.low, s.high = s.low-by, s.high+by
 	}
 	return axis{s.low, s.high, from, to}

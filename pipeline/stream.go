@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
-	"github.com/dpo-pipe/dpo-pipe/loss"
 	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
@@ -140,7 +139,9 @@ func (s *stream) begin(ctx context.Context) error {
 	}
 	before, err := s.evaluate(ctx, fresh)
 	for i, t := range fresh {
-		t.state.Before = before[i]
+		if before[i] != nil {
+			t.state.Before = before[i].Metrics
+		}
 	}
 	return err
 }
@@ -237,8 +238,13 @@ func (s *stream) afterStep(ctx context.Context, runs []*trainer) error {
 		return err
 	}
 	for i, t := range evaluated {
-		if t.after = after[i]; t.after != nil {
-			t.rank()
+		if after[i] == nil {
+			continue
+		}
+		t.after = after[i].Metrics
+		t.rank()
+		if err := after[i].write(t.cfg.Out); err != nil {
+			return err
 		}
 	}
 	for _, t := range runs {
@@ -253,19 +259,22 @@ func (s *stream) afterStep(ctx context.Context, runs []*trainer) error {
 
 // evaluate scores the held-out pairs under the head of each of runs and logs the results;
 // they are nil where none are held out.
-func (s *stream) evaluate(ctx context.Context, runs []*trainer) ([]Values, error) {
-	all := make([]Values, len(runs))
+func (s *stream) evaluate(ctx context.Context, runs []*trainer) ([]*Evaluation, error) {
+	all := make([]*Evaluation, len(runs))
 	if s.part.held == 0 || len(runs) == 0 {
 		return all, nil
 	}
-	windows := make([]loss.Metrics, len(runs))
+	tallies := make([]*tally, len(runs))
+	for i := range runs {
+		tallies[i] = newTally()
+	}
 	scorers := scorersOf(runs)
 	err := eachBatch(ctx, s.cache, s.part.split.heldOut, s.cfgs[0].BatchPairs, func(ctx context.Context, rows []refcache.Row) error {
 		if err := s.product.score(ctx, rows, scorers, false); err != nil {
 			return err
 		}
 		for i, one := range scorers {
-			one.addTo(&windows[i])
+			tallies[i].add(one, rows)
 		}
 		return nil
 	})
@@ -273,8 +282,8 @@ func (s *stream) evaluate(ctx context.Context, runs []*trainer) ([]Values, error
 		return all, err
 	}
 	for i, t := range runs {
-		all[i] = means(windows[i].Means())
-		if err := t.metrics.append(append(t.position(), all[i].Prefixed(evalPrefix)...)); err != nil {
+		all[i] = tallies[i].evaluation(t.state.Step)
+		if err := t.metrics.append(append(t.position(), all[i].Metrics.Prefixed(evalPrefix)...)); err != nil {
 			return all, err
 		}
 	}

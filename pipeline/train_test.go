@@ -46,14 +46,17 @@ func TestTrainLearnsThePreference(t *testing.T) {
 	}
 }
 
-// checkpointFiles is what must not depend on interruptions: all of a checkpoint
-// but the length of the metrics file, whose lines hold timings.
+// checkpointFiles is what must not depend on interruptions: the newest evaluation, and
+// all of a checkpoint but the length of the metrics file, whose lines hold timings.
 func checkpointFiles(t *testing.T, run string) map[string]string {
 	t.Helper()
 	target, err := filepath.EvalSymlinks(filepath.Join(run, lastName))
 	must(t, err)
 	files := tree(t, target)
 	delete(files, stateName)
+	evaluation, err := os.ReadFile(filepath.Join(run, evaluationName))
+	must(t, err)
+	files[evaluationName] = string(evaluation)
 	return files
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,8 +14,13 @@ import (
 const compareExample = `Completes the same prompts with two model folders, one above the other: greedily,
 or sampled where --temperature is given. Both models draw the same numbers.
 
+Where the model has a chat template, a prompt is a user's message; --chat-template none
+gives it as it is. Preference pairs are read as precompute-ref reads them, and the
+prompts of a run are what it was trained on.
+
   dpo-pipe compare --model ./model --policy ./policy --prompt 'Once upon a time'
-  dpo-pipe compare --model ./model --policy ./policy --held-out ./run --temperature 0.8`
+  dpo-pipe compare --model ./model --policy ./policy --held-out ./run --temperature 0.8
+  dpo-pipe compare --model ./model --policy ./policy --held-out ./run --report ./run`
 
 func (a *app) compareCommand() *cli.Command {
 	d := pipeline.DefaultCompareConfig()
@@ -26,14 +32,16 @@ func (a *app) compareCommand() *cli.Command {
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
 			&cli.StringFlag{Name: "policy", Usage: "policy model `FOLDER`, as export writes it"},
 			&cli.StringSliceFlag{Name: "prompt", Usage: "`TEXT` to complete; may be repeated"},
-			&cli.StringFlag{Name: "prompts", Usage: "data `FILE` whose prompts to complete, or a .txt file of one a line"},
+			&cli.StringFlag{Name: "prompts", Usage: "data `FILE` whose prompts to complete (completions beside them may be left out), or a .txt file of one a line"},
 			&cli.StringFlag{Name: "held-out", Usage: "run `FOLDER` whose held-out prompts to complete"},
+			&cli.StringFlag{Name: "chat-template", Value: d.ChatTemplate, Usage: "auto (the model's), none, or a Jinja `FILE`"},
 			&cli.IntFlag{Name: "limit", Value: d.Limit, Usage: "most prompts of a file or run"},
 			&cli.IntFlag{Name: "max-tokens", Value: d.MaxTokens, Usage: "most tokens of a completion"},
 			&cli.Float64Flag{Name: "temperature", Value: d.Sampling.Temperature, Usage: "divides the logits; 0 takes the likeliest token"},
 			&cli.IntFlag{Name: "top-k", Value: d.Sampling.TopK, Usage: "sample from the `K` likeliest tokens", DefaultText: "all"},
 			&cli.Float64Flag{Name: "top-p", Value: d.Sampling.TopP, Usage: "sample from the fewest tokens of this probability together"},
 			&cli.Uint64Flag{Name: "seed", Value: d.Sampling.Seed, Usage: "of sampling"},
+			&cli.StringFlag{Name: "report", Usage: "put the completions into the report of this run `FOLDER`"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 		}, runtimeFlags()...),
 	}
@@ -44,6 +52,7 @@ func compareConfigFrom(c *cli.Context) pipeline.CompareConfig {
 	cfg.Model, cfg.ModelFile, cfg.Policy = c.String("model"), c.String("model-file"), c.String("policy")
 	cfg.Prompts, cfg.File, cfg.Run = c.StringSlice("prompt"), c.String("prompts"), c.String("held-out")
 	cfg.Limit, cfg.MaxTokens = c.Int("limit"), c.Int("max-tokens")
+	cfg.ChatTemplate, cfg.Report = c.String("chat-template"), c.String("report")
 	cfg.Sampling = pipeline.Sampling{
 		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
 	}
@@ -66,7 +75,10 @@ func (a *app) compare(c *cli.Context) error {
 		}
 		return a.printJSON(all)
 	}
-	_, err = pipeline.Compare(c.Context, cfg, rt, typing(a.stdout))
+	if _, err = pipeline.Compare(c.Context, cfg, rt, typing(a.stdout)); err != nil || cfg.Report == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "\nreport %s\n", filepath.Join(cfg.Report, pipeline.ReportName))
 	return err
 }
 

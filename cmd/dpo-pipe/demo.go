@@ -139,12 +139,13 @@ func (d *demoRun) export(ctx context.Context) error {
 	return nil
 }
 
-// compare prints what both models answer to prompts of none of the pairs.
+// compare prints what both models answer to prompts of none of the pairs, and puts it
+// into the report.
 func (d *demoRun) compare(ctx context.Context) error {
 	cfg := pipeline.DefaultCompareConfig()
-	cfg.Model, cfg.Policy, cfg.Prompts = d.path(demo.ModelDir), d.path("policy"), demo.Prompts
+	cfg.Model, cfg.Policy, cfg.Prompts, cfg.Report = d.path(demo.ModelDir), d.path("policy"), demo.Prompts, d.path("run")
 	d.stage(4, "the same letters, answered by both models",
-		fmt.Sprintf("compare --model %s --policy %s --prompt TEXT", cfg.Model, cfg.Policy))
+		fmt.Sprintf("compare --model %s --policy %s --prompt TEXT --report %s", cfg.Model, cfg.Policy, cfg.Report))
 	_, err := pipeline.Compare(ctx, cfg, d.rt, typing(d.stdout))
 	return err
 }

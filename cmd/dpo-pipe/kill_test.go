@@ -72,6 +72,11 @@ func lastCheckpoint(t *testing.T, run string) map[string]string {
 	files := everything(t, last)
 	// Its length of metrics.jsonl moves with the digits of timings.
 	delete(files, "trainer_state.json")
+	evaluation, err := os.ReadFile(filepath.Join(run, "evaluation.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["evaluation.json"] = string(evaluation)
 	return files
 }
 

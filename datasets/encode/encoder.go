@@ -301,6 +301,9 @@ func (e *Encoder) Prompt(p datasets.Text) ([]int32, error) {
 	return ids, nil
 }
 
+// HasChatTemplate reports whether conversations go through a chat template.
+func (e *Encoder) HasChatTemplate() bool { return e.template != nil }
+
 // Decode returns the text of ids, special tokens left out.
 func (e *Encoder) Decode(ids []int32) string { return e.tok.Decode(ids, true) }
 
