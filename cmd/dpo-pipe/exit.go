@@ -109,6 +109,8 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitUsage, ""
 	case is[*pipeline.DataError](err):
 		return exitData, ""
+	case errors.Is(err, refcache.ErrReplaced):
+		return exitFailed, "another process brought the cache to other data; begin again with the one that is there now"
 	case errors.Is(err, refcache.ErrCorrupt):
 		return exitFailed, "remove the cache and run precompute-ref again"
 	}

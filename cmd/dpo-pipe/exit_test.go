@@ -53,6 +53,7 @@ func TestExitCodes(t *testing.T) {
 		{"no cache", "train", fmt.Errorf("refcache: %w: no manifest.json", refcache.ErrNotCache), exitUsage, ""},
 		{"unfinished cache", "train", fmt.Errorf("refcache: %w", refcache.ErrIncomplete), exitUsage, "precompute-ref"},
 		{"damaged cache", "train", fmt.Errorf("refcache: %w", refcache.ErrCorrupt), exitFailed, "remove the cache"},
+		{"replaced cache", "train", fmt.Errorf("refcache: %w", refcache.ErrReplaced), exitFailed, "begin again"},
 		{"no such file", "eval", pathError(fs.ErrNotExist), exitUsage, ""},
 		{"a file for a folder", "train", pathError(syscall.ENOTDIR), exitUsage, ""},
 		{"no library", "doctor", noMachine{errors.New("no library")}, exitEnvironment, ""},

@@ -147,7 +147,12 @@ func resume(dir string, m Manifest) (*Writer, error) {
 // wholePart reports whether the part's file is what the log says; any doubt means that
 // its rows are computed again.
 func wholePart(dir string, p Part) bool {
-	return verifyFile(context.Background(), filepath.Join(dir, p.Name), p.Size, p.SHA256, func(int) {}) == nil
+	f, err := os.Open(filepath.Join(dir, p.Name))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return verifyFile(context.Background(), f, p.Size, p.SHA256, func(int) {}) == nil
 }
 
 func rewriteLog(path string, entries []entry) error {
