@@ -126,15 +126,23 @@ func (m Manifest) Check(want map[string]string) error {
 	return nil
 }
 
-// same returns a *StaleError unless the manifests ask for the same rows.
-func (m Manifest) same(want Manifest) error {
-	if err := m.Check(want.Identity); err != nil {
+// CheckAll is Check, and returns a *[StaleError] for a key that want does not have, too.
+func (m Manifest) CheckAll(want map[string]string) error {
+	if err := m.Check(want); err != nil {
 		return err
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Identity)) {
-		if _, ok := want.Identity[key]; !ok {
+		if _, ok := want[key]; !ok {
 			return &StaleError{Key: key, Have: m.Identity[key]}
 		}
+	}
+	return nil
+}
+
+// same returns a *StaleError unless the manifests ask for the same rows.
+func (m Manifest) same(want Manifest) error {
+	if err := m.CheckAll(want.Identity); err != nil {
+		return err
 	}
 	for _, f := range []struct {
 		key        string

@@ -261,7 +261,7 @@ func (r *Reader) values(p *part, b *batch, k int, dst *Row) error {
 	if err != nil {
 		return err
 	}
-	dst.Weight = math.Float32frombits(binary.LittleEndian.Uint32(raw))
+	dst.Weight = weightOf(raw)
 	for _, c := range []struct {
 		column int
 		dtype  DType
@@ -283,6 +283,8 @@ func (r *Reader) values(p *part, b *batch, k int, dst *Row) error {
 	}
 	return nil
 }
+
+func weightOf(raw []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(raw)) }
 
 // bytes reads row k of column c; the result is valid until the next call.
 func (r *Reader) bytes(p *part, b *batch, c, k int) ([]byte, error) {
