@@ -50,6 +50,8 @@ func TestExitCodes(t *testing.T) {
 		{"stale, training", "train", &refcache.StaleError{}, exitUsage, "run precompute-ref again"},
 		{"stale, evaluation", "eval", &refcache.StaleError{}, exitUsage, "the checkpoint was trained with"},
 		{"stale, export", "export", &refcache.StaleError{}, exitUsage, "the checkpoint was trained with"},
+		{"pairs would be dropped", "precompute-ref", &pipeline.PruneError{}, exitUsage, "--prune"},
+		{"cache is a mount point", "precompute-ref", &refcache.MountError{}, exitUsage, ""},
 		{"no cache", "train", fmt.Errorf("refcache: %w: no manifest.json", refcache.ErrNotCache), exitUsage, ""},
 		{"unfinished cache", "train", fmt.Errorf("refcache: %w", refcache.ErrIncomplete), exitUsage, "precompute-ref"},
 		{"damaged cache", "train", fmt.Errorf("refcache: %w", refcache.ErrCorrupt), exitFailed, "remove the cache"},

@@ -168,7 +168,7 @@ func TestJoinTakesNoMemory(t *testing.T) {
 		}
 		return max(after.HeapAlloc, before.HeapAlloc) - before.HeapAlloc
 	}
-	held(100) // what is made once
+	held(100)     // what is made once
 	const row = 1 // byte: 24 and more would be a table in memory
 	if small, large := held(100), held(20_000); large > small+20_000*row {
 		t.Errorf("a table of 100 rows holds %d bytes, one of 20,000 %d, want no more than %d a row", small, large, row)
