@@ -52,8 +52,8 @@ type reportData struct {
 type heldFigure struct{ Name, Before, After string }
 
 // WriteReport writes report.html into a run folder, from its settings and metrics
-// and the ids in its cache: one file that needs no other. A cache that is gone, or
-// not finished, leaves its part out.
+// and the ids in its cache: one file that needs no other. A cache that is gone, not
+// finished, or of other data meanwhile leaves its part out.
 func WriteReport(ctx context.Context, run string) error {
 	page, err := newReport(ctx, run)
 	if err != nil {
@@ -82,7 +82,11 @@ func newReport(ctx context.Context, run string) (*reportPage, error) {
 	}
 	p.Steps, p.Plots = int64(c.last), c.plots()
 	p.hold(&c)
-	p.Data, err = describePairs(ctx, cfg.Cache)
+	state, err := readState(filepath.Join(run, lastName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	p.Data, err = describePairs(ctx, cfg.Cache, state.Identity)
 	return p, err
 }
 
@@ -164,7 +168,8 @@ func heldText(v float64) string {
 // over the cache.
 const maxLooked = 20_000
 
-func describePairs(ctx context.Context, dir string) (*reportData, error) {
+// describePairs looks at the cache in dir, if it is still that of identity.
+func describePairs(ctx context.Context, dir string, identity map[string]string) (*reportData, error) {
 	cache, err := refcache.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, refcache.ErrNotCache) || errors.Is(err, refcache.ErrIncomplete) {
 		return nil, nil
@@ -173,6 +178,9 @@ func describePairs(ctx context.Context, dir string) (*reportData, error) {
 		return nil, err
 	}
 	defer cache.Close()
+	if cache.Manifest().Check(identity) != nil {
+		return nil, nil
+	}
 	d := &reportData{Counts: cache.Manifest().Counts}
 	d.Drops = d.Counts.Dropped.Drops
 	var lengths [3][]float64

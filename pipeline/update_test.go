@@ -443,3 +443,49 @@ func TestTrainDoesNotResumeOnAnUpdatedCache(t *testing.T) {
 	_, err = Train(context.Background(), cfg, gonumEngine, nil)
 	must(t, err)
 }
+
+// A training whose cache is replaced under it ends in the bytes of one that was left alone:
+// its files are open. Its report does not describe the pairs of the new cache.
+func TestTrainWhileItsCacheIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	words := strings.Fields("1=a 2=b 3=c 4=d 5=e 6=f 7=g 8=h")
+	_, _, err := w.precomputed("cache", prefs(words...), nil)
+	must(t, err)
+	train := func(run string, at func()) string {
+		cfg := w.trainConfig(w.path("cache"))
+		cfg.Out, cfg.EvalFrac, cfg.LogEvery = w.path(run), 0, 1
+		_, err := Train(context.Background(), cfg, gonumEngine, func(p Progress) {
+			if p.Stage == "train" && p.Done == 1 && at != nil {
+				at()
+				at = nil
+			}
+		})
+		must(t, err)
+		if run != "alone" && at != nil {
+			t.Fatal("the cache was not replaced")
+		}
+		return tree(t, filepath.Join(w.path(run), lastTarget(t, w.path(run))))["adapter_model.safetensors"]
+	}
+	want := train("alone", nil)
+	if _, text := readReport(t, w.path("alone")); !strings.Contains(text, "pairs kept") {
+		t.Error("the report of a run on its cache lacks the pairs")
+	}
+	got := train("replaced", func() {
+		_, _, err := w.precomputed("cache", prefs("8=y", "7=z", "1=a"), func(c *PrecomputeConfig) { c.Prune = true })
+		must(t, err)
+	})
+	if got != want || want == "" {
+		t.Errorf("the adapter is another one: %d bytes, want %d", len(got), len(want))
+	}
+	if _, text := readReport(t, w.path("replaced")); strings.Contains(text, "pairs kept") {
+		t.Error("the report describes pairs of a cache that the run was not made from")
+	}
+}
+
+// lastTarget is where the link to the last checkpoint leads.
+func lastTarget(t *testing.T, run string) string {
+	t.Helper()
+	target, err := os.Readlink(filepath.Join(run, lastName))
+	must(t, err)
+	return target
+}
