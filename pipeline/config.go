@@ -58,6 +58,8 @@ type PrecomputeConfig struct {
 	BatchTokens int `json:"batch_tokens" yaml:"batch_tokens"`
 	// PartPairs bounds the pairs of one part of the cache: the work a kill can lose.
 	PartPairs int `json:"part_pairs" yaml:"part_pairs"`
+	// Prune lets pairs that are not in the data leave a finished cache.
+	Prune bool `json:"prune,omitempty" yaml:"prune,omitempty"`
 	// Limit ends the pass after that many usable pairs; 0 means all.
 	Limit int64 `json:"limit,omitempty" yaml:"limit,omitempty"`
 	// Strict makes the first unusable row an error; else more than MaxBadFrac of

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -13,6 +14,9 @@ import (
 // CostEstimate is what a reference pass would cost; nothing has been written.
 type CostEstimate struct {
 	Counts refcache.Counts `json:"counts"`
+	// Update is there where a finished cache of other data would be updated: then Tokens
+	// are of computed pairs alone, and nothing was measured.
+	Update *UpdateCounts `json:"update,omitempty"`
 	// PromptLengths and CompletionLengths are in tokens.
 	PromptLengths     Lengths `json:"prompt_lengths"`
 	CompletionLengths Lengths `json:"completion_lengths"`
@@ -72,7 +76,19 @@ func Estimate(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Repo
 	defer ref.close()
 	p := &precompute{cfg: cfg, ref: ref, report: report, start: time.Now()}
 	e := &estimator{pass: p}
-	if err := e.run(ctx); err != nil {
+	if refcache.IsCache(cfg.Out) {
+		p.update, err = openUpdate(cfg.Out, ref.identity)
+		// A cache made otherwise is in no way of asking what this one would cost.
+		if _, stale := errors.AsType[*refcache.StaleError](err); err != nil && !stale {
+			return CostEstimate{}, err
+		}
+	}
+	if p.update == nil {
+		err = e.run(ctx)
+	} else {
+		err = errors.Join(p.update.plan(ctx, e), p.update.close())
+	}
+	if err != nil {
 		return CostEstimate{}, err
 	}
 	return e.estimate(), nil
@@ -121,7 +137,13 @@ func (e *estimator) window(ctx context.Context, window []encode.Pair) error {
 			e.tokens[i] += int64(n)
 		}
 	}
+	first := e.pass.kept
 	e.pass.kept += int64(len(window))
+	if u := e.pass.update; u != nil {
+		missing, err := u.count(first, window)
+		e.result.Tokens += paddedTokens(planBatches(sequences(missing), e.pass.cfg.BatchTokens))
+		return err
+	}
 	batches := planBatches(sequences(window), e.pass.cfg.BatchTokens)
 	e.result.Tokens += paddedTokens(batches)
 	for i := range batches {
@@ -165,6 +187,9 @@ func (e *estimator) estimate() CostEstimate {
 	r.Counts = refcache.Counts{
 		Read: p.position.Rows, Kept: p.kept, Dropped: p.position.Dropped, Apart: p.position.Apart, Truncated: p.position.Truncated,
 		PromptTokens: e.tokens[0], ChosenTokens: e.tokens[1], RejectedTokens: e.tokens[2],
+	}
+	if p.update != nil {
+		r.Update = &p.update.counts
 	}
 	completion := e.tokens[1] + e.tokens[2]
 	perToken := int64(4 + 4 + v.D*p.cfg.Features.Size())

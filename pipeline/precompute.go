@@ -23,6 +23,8 @@ type PrecomputeResult struct {
 	Tokens       int64   `json:"tokens"`
 	PaddedTokens int64   `json:"padded_tokens"`
 	Seconds      float64 `json:"seconds"`
+	// Update is there where a finished cache of other data was brought to this one.
+	Update *UpdateCounts `json:"update,omitempty"`
 	// PassedOver says which files of named folders were not read.
 	PassedOver []string `json:"passed_over,omitempty"`
 }
@@ -30,12 +32,15 @@ type PrecomputeResult struct {
 // Precompute runs the frozen reference over the data and writes the reference
 // cache cfg.Out. If cfg.Out holds an unfinished cache of the same identity, it
 // goes on behind its last whole part; a finished one of the same identity is
-// left as it is. On error or cancellation the parts written so far stay.
+// left as it is. One that differs in its data alone is replaced, which costs the pairs
+// that are new; the error is a *[PruneError] where that would drop pairs and cfg.Prune is
+// not set. On error or cancellation the parts written so far stay, and so does a cache
+// that was to be replaced.
 func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Reporter) (PrecomputeResult, error) {
 	if err := cfg.Validate(); err != nil {
 		return PrecomputeResult{}, err
 	}
-	if err := checkCacheFolder(cfg.Out); err != nil {
+	if err := errors.Join(refcache.Recover(cfg.Out), checkCacheFolder(cfg.Out)); err != nil {
 		return PrecomputeResult{}, err
 	}
 	p := &precompute{cfg: cfg, report: report, start: time.Now()}
@@ -46,20 +51,32 @@ func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Re
 	defer ref.close()
 	p.ref = ref
 	defer p.close()
-	// A pass whose first rows turn out to be unusable leaves no folder.
-	if refcache.IsCache(cfg.Out) {
-		err = p.create()
-		if errors.Is(err, refcache.ErrComplete) {
-			return p.finished()
-		}
-		if err != nil {
-			return PrecomputeResult{}, err
-		}
-	}
-	if err := p.run(ctx); err != nil {
+	if err := p.fill(ctx); err != nil {
 		return PrecomputeResult{}, err
 	}
 	return p.finished()
+}
+
+// fill writes the cache, or goes on with it, or updates it, or finds nothing to do.
+func (p *precompute) fill(ctx context.Context) (err error) {
+	// A pass whose first rows turn out to be unusable leaves no folder.
+	if !refcache.IsCache(p.cfg.Out) {
+		return p.run(ctx)
+	}
+	if p.update, err = openUpdate(p.cfg.Out, p.ref.identity); err != nil {
+		return err
+	}
+	if p.update != nil {
+		return errors.Join(p.runUpdate(ctx), p.update.close())
+	}
+	err = p.create(ctx)
+	if errors.Is(err, refcache.ErrComplete) {
+		return tidy(p.cfg.Out)
+	}
+	if err != nil {
+		return err
+	}
+	return p.run(ctx)
 }
 
 // checkCacheFolder refuses, before the model is loaded, a folder that holds
@@ -76,6 +93,7 @@ type precompute struct {
 	cfg    PrecomputeConfig
 	ref    *reference
 	w      *refcache.Writer // nil until there is a part to write
+	update *update          // nil where no cache is updated
 	report Reporter
 	start  time.Time
 	// position counts rows from the first on, earlier passes included.
@@ -88,12 +106,16 @@ type precompute struct {
 }
 
 // create starts the cache, or takes up the one that is there.
-func (p *precompute) create() error {
+func (p *precompute) create(ctx context.Context) (err error) {
 	v := p.ref.vocabulary
 	m := refcache.Manifest{Identity: p.ref.identity, D: v.D, V: v.V, FeatureDType: p.cfg.Features}
-	w, err := refcache.Create(p.cfg.Out, m, refcache.Head{
-		V: v.V, D: v.D, Weight: v.Weight, Bias: v.Bias, Scale: v.Scale, Softcap: v.Softcap,
-	})
+	head := refcache.Head{V: v.V, D: v.D, Weight: v.Weight, Bias: v.Bias, Scale: v.Scale, Softcap: v.Softcap}
+	var w *refcache.Writer
+	if p.update != nil {
+		w, err = refcache.CreateSuccessor(ctx, p.update.dir, m, head)
+	} else {
+		w, err = refcache.Create(p.cfg.Out, m, head)
+	}
 	if err != nil {
 		return err
 	}
@@ -136,6 +158,10 @@ func (p *precompute) run(ctx context.Context) error {
 	p.result.PassedOver = s.passedOver
 	stop := p.rows.start(ctx, p.cfg)
 	defer stop()
+	part := p.part
+	if p.update != nil {
+		part = p.updatePart
+	}
 	for end := false; !end; {
 		var window []encode.Pair
 		window, end, err = p.window(ctx, s)
@@ -145,7 +171,7 @@ func (p *precompute) run(ctx context.Context) error {
 		if len(window) == 0 {
 			break
 		}
-		if err := p.part(ctx, window); err != nil {
+		if err := part(ctx, window); err != nil {
 			return err
 		}
 	}
@@ -163,7 +189,7 @@ func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 	}
 	if p.w == nil {
 		position, kept := p.position, p.kept
-		if err := p.create(); err != nil {
+		if err := p.create(ctx); err != nil {
 			return err
 		}
 		if n := p.w.Parts(); n > 0 {
@@ -182,9 +208,7 @@ func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcache.Row, error) {
 	rows := make([]refcache.Row, len(window))
 	for i, pair := range window {
-		rows[i] = refcache.Row{
-			ID: pair.ID, PromptKey: pair.PromptKey, Prompt: pair.Prompt, Chosen: pair.Chosen, Rejected: pair.Rejected, Weight: pair.Weight,
-		}
+		rows[i] = rowOf(pair)
 	}
 	left := make([]int, len(window)) // completions of a pair still to come
 	for i := range left {
@@ -207,6 +231,13 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 		p.progress()
 	}
 	return rows, nil
+}
+
+// rowOf is what the cache holds of a pair that is not scored.
+func rowOf(pair encode.Pair) refcache.Row {
+	return refcache.Row{
+		ID: pair.ID, PromptKey: pair.PromptKey, Prompt: pair.Prompt, Chosen: pair.Chosen, Rejected: pair.Rejected, Weight: pair.Weight,
+	}
 }
 
 // batch fills in features and log-probs of one run of the model. Features are
@@ -248,6 +279,9 @@ func (p *precompute) progress() {
 	}
 	if p.cfg.Limit > 0 && (r.Total == 0 || r.Total > p.cfg.Limit) {
 		r.Total = p.cfg.Limit
+	}
+	if p.update != nil {
+		p.update.progress(&r)
 	}
 	p.report.report(r)
 }

@@ -3,8 +3,10 @@ package pipeline
 import (
 	"context"
 	"embed"
+	"errors"
 	"html/template"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
@@ -35,7 +37,7 @@ type reportPage struct {
 
 // WriteReport writes report.html into a run folder, from its settings and metrics,
 // its newest evaluation, its completions and the ids in its cache: one file that needs no other.
-// What is not there, or not finished, leaves its part out.
+// What is not there, not finished, or of other data meanwhile leaves its part out.
 func WriteReport(ctx context.Context, run string) error {
 	page, err := newReport(ctx, run)
 	if err != nil {
@@ -71,6 +73,10 @@ func newReport(ctx context.Context, run string) (*reportPage, error) {
 	if p.Completions, err = readCompletions(run); err != nil {
 		return nil, err
 	}
-	p.Data, err = describePairs(ctx, cfg.Cache)
+	state, err := readState(filepath.Join(run, lastName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	p.Data, err = describePairs(ctx, cfg.Cache, state.Identity)
 	return p, err
 }

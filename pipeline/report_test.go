@@ -110,7 +110,7 @@ func TestReportCountsDroppedRows(t *testing.T) {
 	cfg.Data, cfg.MaxBadFrac = append(cfg.Data, w.path("bad.jsonl")), 1
 	_, err := Precompute(context.Background(), cfg, w.rt, nil)
 	must(t, err)
-	d, err := describePairs(context.Background(), cfg.Out)
+	d, err := describePairs(context.Background(), cfg.Out, nil)
 	must(t, err)
 	if len(d.Drops) != 1 || d.Drops[0].Rows != 1 || d.Looked != 12 {
 		t.Fatalf("drops are %v of %d pairs, want one of 12", d.Drops, d.Looked)

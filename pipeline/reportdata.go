@@ -23,7 +23,7 @@ type reportData struct {
 // over the cache.
 const maxLooked = 20_000
 
-func describePairs(ctx context.Context, dir string) (*reportData, error) {
+func describePairs(ctx context.Context, dir string, identity map[string]string) (*reportData, error) {
 	cache, err := refcache.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, refcache.ErrNotCache) || errors.Is(err, refcache.ErrIncomplete) {
 		return nil, nil
@@ -32,6 +32,9 @@ func describePairs(ctx context.Context, dir string) (*reportData, error) {
 		return nil, err
 	}
 	defer cache.Close()
+	if cache.Manifest().Check(identity) != nil {
+		return nil, nil
+	}
 	d := &reportData{Counts: cache.Manifest().Counts}
 	d.Drops = d.Counts.Dropped.Drops
 	var lengths [3][]float64

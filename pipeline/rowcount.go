@@ -17,8 +17,12 @@ type rowCount struct {
 	done sync.WaitGroup
 }
 
-// start counts in the background until the returned function is called.
+// start counts in the background until the returned function is called; what is known
+// already is not counted again.
 func (c *rowCount) start(ctx context.Context, cfg PrecomputeConfig) (stop func()) {
+	if c.n.Load() > 0 {
+		return func() {}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	c.done.Go(func() {
 		if n, err := countRows(ctx, cfg); err == nil {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,6 +86,89 @@ func compareOutputs(t *testing.T, got, want string) {
 			if have[file] != content {
 				t.Errorf("%s differs: %d bytes, want %d", file, len(have[file]), len(content))
 			}
+		}
+	}
+}
+
+// TestFullDiskUpdate brings a cache to more data than its disk has room for: an error of
+// the environment, and the old cache stays whole. With room, the same command goes on.
+func TestFullDiskUpdate(t *testing.T) {
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range map[string]string{"old.jsonl": "32", "new.jsonl": "160"} {
+		if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, name), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk := filepath.Join(dir, "disk")
+	if err := os.Mkdir(disk, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	// The old cache, a second LM head and a part more, but not three.
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=2m"); err != nil {
+		t.Skipf("may not mount a small disk: %v", err)
+	}
+	defer syscall.Unmount(disk, 0)
+	ctx := context.Background()
+	cache := filepath.Join(disk, "cache")
+	run := func(data, out string) (string, int) {
+		cmd := command(ctx, t, dir, "precompute-ref", "--model", "model", "--part-pairs", "32", "--data", data, "--out", out)
+		text, _ := cmd.CombinedOutput()
+		return string(text), cmd.ProcessState.ExitCode()
+	}
+	if out, code := run("old.jsonl", cache); code != exitDone {
+		t.Fatal(out)
+	}
+	old := everything(t, cache)
+	if out, code := run("new.jsonl", cache); code != exitEnvironment || !strings.Contains(out, "hint: the disk is full; make room; the same command goes on") {
+		t.Fatalf("on a full disk: exit code %d, want %d and advice: %s", code, exitEnvironment, out)
+	}
+	if !maps.Equal(everything(t, cache), old) {
+		t.Error("the old cache changed")
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := run("new.jsonl", cache); code != exitDone || !strings.Contains(out, "32 pairs reused, 128 computed") {
+		t.Fatalf("with room again: exit code %d: %s", code, out)
+	}
+	if out, code := run("new.jsonl", "fresh"); code != exitDone {
+		t.Fatal(out)
+	}
+	compareOutputs(t, cache, filepath.Join(dir, "fresh"))
+	if entries, err := os.ReadDir(disk); err != nil || len(entries) != 1 {
+		t.Errorf("the disk holds %v, %v, want the cache alone", entries, err)
+	}
+}
+
+// TestUpdateOfAMountPoint refuses a cache whose folder can't be renamed, before any work.
+func TestUpdateOfAMountPoint(t *testing.T) {
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(dir, "disk")
+	if err := os.Mkdir(disk, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skipf("may not mount a small disk: %v", err)
+	}
+	defer syscall.Unmount(disk, 0)
+	for _, c := range []struct {
+		pairs string
+		code  int
+		says  string
+	}{{"10", exitDone, "cached 10 pairs"}, {"20", exitUsage, "is a mount point"}} {
+		if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), c.pairs); err != nil {
+			t.Fatal(err)
+		}
+		cmd := command(context.Background(), t, dir, "precompute-ref", "--model", "model", "--data", "pairs.jsonl", "--out", disk)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s pairs: exit code %d, want %d and %q: %s", c.pairs, code, c.code, c.says, out)
 		}
 	}
 }

@@ -94,9 +94,11 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitFailed, "wait for the other process, or name another folder with --out"
 	case is[*refcache.StaleError](err):
 		return exitUsage, advice.stale
+	case is[*pipeline.PruneError](err):
+		return exitUsage, "--dry-run counts; --prune drops them from the cache, another --out keeps it"
 	case errors.Is(err, refcache.ErrIncomplete):
 		return exitUsage, "finish it first: run the precompute-ref command that began it again"
-	case is[*pipeline.FieldError](err), is[*pipeline.SettingsError](err), is[*pipeline.ModelError](err),
+	case is[*pipeline.FieldError](err), is[*pipeline.SettingsError](err), is[*pipeline.ModelError](err), is[*refcache.MountError](err),
 		is[*onnx.RefusedError](err), is[*tokenizer.UnsupportedError](err), errors.Is(err, refcache.ErrNotCache):
 		return exitUsage, ""
 	case is[*encode.NoTemplateError](err):
@@ -109,6 +111,8 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitUsage, ""
 	case is[*pipeline.DataError](err):
 		return exitData, ""
+	case errors.Is(err, refcache.ErrReplaced):
+		return exitFailed, "another process brought the cache to other data; begin again with the one that is there now"
 	case errors.Is(err, refcache.ErrCorrupt):
 		return exitFailed, "remove the cache and run precompute-ref again"
 	}

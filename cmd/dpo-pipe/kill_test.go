@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -142,3 +144,92 @@ func everything(t *testing.T, dir string) map[string]string {
 	}
 	return files
 }
+
+// TestKilledUpdates kills updates of a cache with SIGKILL at random moments. After each,
+// the old cache or the new one is there, whole; run again they finish, with the bytes of
+// a fresh pass and nothing beside.
+func TestKilledUpdates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many runs of the command")
+	}
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	run := func(pairs, folder string) *exec.Cmd {
+		return command(ctx, t, dir, "precompute-ref", "--model", "model", "--data", pairs, "--out", filepath.Join(folder, "cache"), "--part-pairs", "8")
+	}
+	states := map[string]map[string]string{}
+	for folder, n := range map[string]string{"old": "80", "new": "160"} {
+		if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, folder+".jsonl"), n); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := run(folder+".jsonl", folder).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		states[folder] = everything(t, filepath.Join(dir, folder, "cache"))
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	killed, seen, took := 0, map[string]int{}, time.Duration(0)
+	for round := 0; killed < kills; round++ {
+		folder := fmt.Sprint("round-", round)
+		if err := os.CopyFS(filepath.Join(dir, folder), os.DirFS(filepath.Join(dir, "old"))); err != nil {
+			t.Fatal(err)
+		}
+		cache := filepath.Join(dir, folder, "cache")
+		for again := true; again; {
+			cmd := run("new.jsonl", folder)
+			start := time.Now()
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			kill := make(<-chan time.Time)
+			if round > 0 {
+				kill = time.After(time.Duration(rng.Float64() * float64(took)))
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			var err error
+			select {
+			case err = <-ended:
+			case <-kill:
+				cmd.Process.Kill()
+				err = <-ended
+			}
+			if round == 0 {
+				took = time.Since(start)
+			}
+			if again = err != nil; again {
+				killed++
+			}
+			if again && cmd.ProcessState.ExitCode() >= 0 {
+				t.Fatalf("%s ended by itself: %v", folder, err)
+			}
+			files := everything(t, cache)
+			delete(files, lockName)
+			switch {
+			case maps.Equal(files, states["new"]):
+				seen["new"]++
+			case maps.Equal(files, states["old"]) && again:
+				seen["old"]++
+			default:
+				t.Fatalf("%s: killed (%v), neither the old nor the new cache is there", folder, again)
+			}
+		}
+		entries, err := os.ReadDir(filepath.Join(dir, folder))
+		if err != nil || len(entries) != 1 {
+			t.Errorf("%s holds %v, %v, want the cache alone", folder, entries, err)
+		}
+		if _, err := os.Stat(filepath.Join(cache, lockName)); err == nil {
+			t.Errorf("%s: the lock's file is left", folder)
+		}
+	}
+	t.Logf("killed %d times; the old cache was there %d times, the new one %d times", killed, seen["old"], seen["new"])
+}
+
+// lockName is the file that a killed writer leaves in its folder.
+const lockName = ".lock"

@@ -19,7 +19,8 @@ import (
 const memorySlack = 1.10
 
 // TestMemoryDoesNotGrowWithTheData runs both stages on pairs repeated 1, 10 and
-// 100 times and compares the peaks of resident memory.
+// 100 times, and an update of the cache to some pairs more, and compares the peaks of
+// resident memory. Ids tell the repeated pairs apart.
 func TestMemoryDoesNotGrowWithTheData(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("takes minutes, and measures nothing under the race detector")
@@ -36,15 +37,26 @@ func TestMemoryDoesNotGrowWithTheData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := bytes.SplitAfter(bytes.TrimSpace(data), []byte("\n"))
+	// pairs writes the first rows of the repeated data, with ids.
+	pairs := func(name string, to int) {
+		var all bytes.Buffer
+		for i := range to {
+			fmt.Fprintf(&all, "{\"nr\": \"%d\", %s\n", i, bytes.TrimSpace(rows[i%len(rows)])[1:])
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), all.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
 	peaks := map[string][]int64{}
 	for _, times := range []int{1, 10, 100} {
 		name := fmt.Sprintf("pairs-%d.jsonl", times)
-		if err := os.WriteFile(filepath.Join(dir, name), bytes.Repeat(data, times), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		pairs(name, times*len(rows))
 		cache := fmt.Sprint("cache-", times)
-		peaks["precompute-ref"] = append(peaks["precompute-ref"], peakMemory(t, dir, "precompute-ref", "--model", "model",
-			"--data", name, "--out", cache, "--part-pairs", "32", "--batch-tokens", "1024"))
+		precompute := []string{"precompute-ref", "--model", "model", "--data", name, "--out", cache, "--column-id", "nr", "--part-pairs", "32", "--batch-tokens", "1024"}
+		peaks["precompute-ref"] = append(peaks["precompute-ref"], peakMemory(t, dir, precompute...))
+		pairs(name, times*len(rows)+len(rows)/2)
+		peaks["update"] = append(peaks["update"], peakMemory(t, dir, precompute...))
 		peaks["train"] = append(peaks["train"], peakMemory(t, dir, "train", "--cache", cache, "--out", fmt.Sprint("run-", times), "--batch-pairs", "4"))
 	}
 	for stage, p := range peaks {

@@ -18,6 +18,10 @@ const precomputeExample = `Runs the frozen reference once over the pairs and cac
 the hidden states that feed the LM head. A pass that was killed goes on where it
 stopped when the same command is run again.
 
+Where --out holds a finished cache of other data, made otherwise alike, only pairs
+that are new or changed are run; the others are taken from it. It is replaced at
+once, when all is done. Where that would drop pairs it is refused without --prune.
+
   dpo-pipe precompute-ref --model ./model --data 'prefs/*.parquet' --out ./cache
   dpo-pipe precompute-ref --model ./model --data prefs.jsonl --out ./cache --dry-run`
 
@@ -35,9 +39,10 @@ func (a *app) precomputeCommand() *cli.Command {
 		&cli.IntFlag{Name: "part-pairs", Value: def.PartPairs, Usage: "most pairs in one part of the cache, the work a kill can lose"},
 		&cli.StringFlag{Name: "chat-template", Value: def.Encode.ChatTemplate, Usage: "auto (the model's), none, or a Jinja `FILE`"},
 		&cli.Int64Flag{Name: "limit", Usage: "stop after `N` usable pairs", DefaultText: "all"},
+		&cli.BoolFlag{Name: "prune", Usage: "drop from the cache in --out pairs that left the data or changed in it"},
 		&cli.BoolFlag{Name: "strict", Usage: "make the first unusable row an error"},
 		&cli.Float64Flag{Name: "max-bad-frac", Value: def.MaxBadFrac, Usage: "largest share of unusable rows that is accepted"},
-		&cli.BoolFlag{Name: "dry-run", Usage: "count, measure a few batches and estimate; write nothing"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "count, measure a few batches and estimate, or say what an update of --out would do; write nothing"},
 		&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 	}
 	flags = append(flags, columnFlags(def.Reading.Columns)...)
@@ -80,6 +85,7 @@ func precomputeConfigFrom(c *cli.Context) pipeline.PrecomputeConfig {
 	cfg.Features = refcache.DType(c.String("features"))
 	cfg.BatchTokens, cfg.PartPairs = c.Int("batch-tokens"), c.Int("part-pairs")
 	cfg.Limit, cfg.Strict, cfg.MaxBadFrac = c.Int64("limit"), c.Bool("strict"), c.Float64("max-bad-frac")
+	cfg.Prune = c.Bool("prune")
 	return cfg
 }
 
@@ -138,10 +144,20 @@ func (a *app) estimate(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pi
 		return a.printJSON(e)
 	}
 	fmt.Fprintf(a.stdout, "would cache %s pairs of %s rows\n", thousands(e.Counts.Kept), thousands(e.Counts.Read))
+	if u := e.Update; u != nil {
+		fmt.Fprintf(a.stdout, "  update      %s\n", updateText(u))
+		if u.Dropped > 0 && !cfg.Prune {
+			fmt.Fprintln(a.stdout, "  note: pairs would be dropped, which takes --prune")
+		}
+	}
 	printDropped(a.stdout, e.Counts)
 	fmt.Fprintf(a.stdout, "  prompt      %s\n  completion  %s\n", e.PromptLengths, e.CompletionLengths)
 	fmt.Fprintf(a.stdout, "  truncated   %s pairs; encoded apart %s\n", thousands(e.Counts.Truncated), thousands(e.Counts.Apart))
 	fmt.Fprintf(a.stdout, "  cache size  %s\n", bytesText(e.CacheBytes))
+	if e.Update != nil {
+		fmt.Fprintf(a.stdout, "  model       %s tokens\n", thousands(e.Tokens))
+		return nil
+	}
 	fmt.Fprintf(a.stdout, "  time        about %s (%s tokens at %s a second, measured on %d batches)\n",
 		time.Duration(e.Seconds*float64(time.Second)).Round(time.Second), thousands(e.Tokens), thousands(int64(e.TokensPerSecond)), e.Calibrated)
 	return nil
@@ -154,6 +170,9 @@ func printPrecompute(w io.Writer, r pipeline.PrecomputeResult) {
 		fmt.Fprintf(w, ", %d of them from before", r.Resumed)
 	}
 	fmt.Fprintln(w, ")")
+	if u := r.Update; u != nil {
+		fmt.Fprintf(w, "  updated     %s\n", updateText(u))
+	}
 	printDropped(w, r.Counts)
 	for _, finding := range r.PassedOver {
 		fmt.Fprintf(w, "  note: %s\n", finding)
@@ -165,6 +184,11 @@ func printPrecompute(w io.Writer, r pipeline.PrecomputeResult) {
 	if r.Counts.Truncated > 0 {
 		fmt.Fprintf(w, "  note: %s pairs were longer than --max-length and truncated\n", thousands(r.Counts.Truncated))
 	}
+}
+
+// updateText says what becomes of pairs where a cache is brought to other data.
+func updateText(u *pipeline.UpdateCounts) string {
+	return fmt.Sprintf("%s pairs reused, %s computed, %s dropped", thousands(u.Reused), thousands(u.Computed), thousands(u.Dropped))
 }
 
 // printDropped lists unusable rows by reason with the first few positions.

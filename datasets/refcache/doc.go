@@ -26,6 +26,10 @@
 // manifest.batch_rows rows. Features are finite. Nothing in a cache depends on when, or
 // in how many attempts, it was written: the same input gives the same bytes.
 //
+// A cache of other data can be made out of a finished one: [Reader.Join] finds its rows,
+// [Writer.LinkPart] takes over its parts, and [CreateSuccessor] and [Replace] put the new one
+// in its place, through folders beside it whose names begin with atomicfile.TempPrefix.
+//
 // The identity is everything that can move a number in the rows: a cache is used only
 // where the identity is the wanted one ([Manifest.Check]).
 package refcache

@@ -107,14 +107,9 @@ func (h *Head) write(dir string) error {
 	return atomicfile.WriteFile(filepath.Join(dir, headName), h.writeTo)
 }
 
-// readHead reads the head of the cache in dir, which m describes.
-func readHead(dir string, m *Manifest) (*Head, error) {
-	path := filepath.Join(dir, headName)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("refcache: %w", err)
-	}
-	defer f.Close()
+// readHead reads the file of the head of the cache that m describes.
+func readHead(f *os.File, m *Manifest) (*Head, error) {
+	path := f.Name()
 	want := safetensorsHeader(m.V, m.D, m.Head.Bias)
 	values := int64(m.V) * int64(m.D)
 	if m.Head.Bias {

@@ -34,6 +34,8 @@ var (
 	ErrComplete = errors.New("cache is complete")
 	// ErrNotCache is a folder without a manifest.
 	ErrNotCache = errors.New("not a reference cache")
+	// ErrReplaced is a cache that was replaced or removed while a [Reader] had it open.
+	ErrReplaced = errors.New("cache was replaced or removed while it was read")
 )
 
 // A StaleError is a cache made with other settings than are wanted.
@@ -124,15 +126,23 @@ func (m Manifest) Check(want map[string]string) error {
 	return nil
 }
 
-// same returns a *StaleError unless the manifests ask for the same rows.
-func (m Manifest) same(want Manifest) error {
-	if err := m.Check(want.Identity); err != nil {
+// CheckAll is Check, and returns a *[StaleError] for a key that want does not have, too.
+func (m Manifest) CheckAll(want map[string]string) error {
+	if err := m.Check(want); err != nil {
 		return err
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Identity)) {
-		if _, ok := want.Identity[key]; !ok {
+		if _, ok := want[key]; !ok {
 			return &StaleError{Key: key, Have: m.Identity[key]}
 		}
+	}
+	return nil
+}
+
+// same returns a *StaleError unless the manifests ask for the same rows.
+func (m Manifest) same(want Manifest) error {
+	if err := m.CheckAll(want.Identity); err != nil {
+		return err
 	}
 	for _, f := range []struct {
 		key        string
@@ -208,11 +218,20 @@ func readManifest(dir string) (m Manifest, err error) {
 	path := filepath.Join(dir, manifestName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return m, fmt.Errorf("refcache: %q: %w: no %s", dir, ErrNotCache, manifestName)
+		return m, notCache(dir)
 	}
 	if err != nil {
 		return m, fmt.Errorf("refcache: %w", err)
 	}
+	return parseManifest(path, data)
+}
+
+func notCache(dir string) error {
+	return fmt.Errorf("refcache: %q: %w: no %s", dir, ErrNotCache, manifestName)
+}
+
+// parseManifest reads the text of the manifest at path.
+func parseManifest(path string, data []byte) (m Manifest, err error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return Manifest{}, fmt.Errorf("refcache: %q: %w: %w", path, ErrCorrupt, err)
 	}

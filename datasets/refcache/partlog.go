@@ -20,6 +20,13 @@ type entry struct {
 	Tokens   [3]int64 `json:"tokens"` // prompt, chosen, rejected tokens of this part
 }
 
+// count adds the tokens of a row.
+func (e *entry) count(r *Row) {
+	for i, ids := range [][]int32{r.Prompt, r.Chosen, r.Rejected} {
+		e.Tokens[i] += int64(len(ids))
+	}
+}
+
 // sumChars is how much of the line's SHA-256, in hexadecimal, stands before it.
 const sumChars = 16
 

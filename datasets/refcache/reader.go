@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -12,10 +13,12 @@ import (
 )
 
 // A Reader gives random access to the rows of a finished cache. Files are read, not
-// mapped, so that resident memory does not grow with the cache. It is safe for
-// concurrent use; calls take turns.
+// mapped, so that resident memory does not grow with the cache. It stays with the folder
+// that it opened: where another takes its name, it reads the old files as long as they
+// are there, and never those of both. It is safe for concurrent use; calls take turns.
 type Reader struct {
 	dir      string
+	root     *os.Root
 	manifest Manifest
 	ends     []int64 // ends[i] is the number of rows in parts 0 to i
 
@@ -38,14 +41,18 @@ const (
 // Open opens the finished cache in folder dir. The error wraps [ErrNotCache],
 // [ErrIncomplete] or [ErrCorrupt].
 func Open(dir string) (*Reader, error) {
-	m, err := readManifest(dir)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		if _, err := readManifest(dir); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("refcache: %w", err)
 	}
-	if !m.Complete {
-		return nil, fmt.Errorf("refcache: %q: %w", dir, ErrIncomplete)
+	m, err := finishedManifest(root)
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
 	}
-	r := &Reader{dir: dir, manifest: m, ends: make([]int64, len(m.Parts))}
+	r := &Reader{dir: dir, root: root, manifest: m, ends: make([]int64, len(m.Parts))}
 	r.parts, r.batches = newRecent[int, *part](maxParts), newRecent[batchKey, *batch](maxBatches)
 	var rows int64
 	for i, p := range m.Parts {
@@ -55,11 +62,28 @@ func Open(dir string) (*Reader, error) {
 	return r, nil
 }
 
+// finishedManifest reads the manifest of the finished cache in root.
+func finishedManifest(root *os.Root) (Manifest, error) {
+	dir := root.Name()
+	data, err := root.ReadFile(manifestName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Manifest{}, notCache(dir)
+	}
+	if err != nil {
+		return Manifest{}, fmt.Errorf("refcache: %q: %w", dir, err)
+	}
+	m, err := parseManifest(filepath.Join(dir, manifestName), data)
+	if err == nil && !m.Complete {
+		err = fmt.Errorf("refcache: %q: %w", dir, ErrIncomplete)
+	}
+	return m, err
+}
+
 // Close closes the files. The reader can't be used afterwards.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var errs []error
+	errs := []error{r.root.Close()}
 	for p := range r.parts.drain() {
 		errs = append(errs, p.file.Close())
 	}
@@ -73,7 +97,36 @@ func (r *Reader) Manifest() Manifest { return r.manifest }
 func (r *Reader) Len() int64 { return r.manifest.Counts.Kept }
 
 // Head reads the frozen LM head.
-func (r *Reader) Head() (*Head, error) { return readHead(r.dir, &r.manifest) }
+func (r *Reader) Head() (*Head, error) {
+	f, err := r.open(headName)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readHead(f, &r.manifest)
+}
+
+// open opens a file of the cache.
+func (r *Reader) open(name string) (*os.File, error) {
+	f, err := r.root.Open(name)
+	if err == nil {
+		return f, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) && r.replaced() {
+		return nil, fmt.Errorf("refcache: %q: %w", r.dir, ErrReplaced)
+	}
+	return nil, fmt.Errorf("refcache: %q: %w", r.dir, err)
+}
+
+// replaced reports whether the folder that the reader opened has lost its name.
+func (r *Reader) replaced() bool {
+	mine, err := r.root.Stat(".")
+	if err != nil {
+		return true
+	}
+	there, err := os.Stat(r.dir)
+	return err != nil || !os.SameFile(mine, there)
+}
 
 // Row reads row i in [0, Len) into dst, whose slices it reuses. It panics where i is out of
 // range.
@@ -126,9 +179,9 @@ func (r *Reader) part(n int) (*part, error) {
 		return p, nil
 	}
 	spec := r.manifest.Parts[n]
-	f, err := os.Open(filepath.Join(r.dir, spec.Name))
+	f, err := r.open(spec.Name)
 	if err != nil {
-		return nil, fmt.Errorf("refcache: %w", err)
+		return nil, err
 	}
 	p, err := openFile(f, spec, &r.manifest)
 	if err != nil {
@@ -208,7 +261,7 @@ func (r *Reader) values(p *part, b *batch, k int, dst *Row) error {
 	if err != nil {
 		return err
 	}
-	dst.Weight = math.Float32frombits(binary.LittleEndian.Uint32(raw))
+	dst.Weight = weightOf(raw)
 	for _, c := range []struct {
 		column int
 		dtype  DType
@@ -230,6 +283,8 @@ func (r *Reader) values(p *part, b *batch, k int, dst *Row) error {
 	}
 	return nil
 }
+
+func weightOf(raw []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(raw)) }
 
 // bytes reads row k of column c; the result is valid until the next call.
 func (r *Reader) bytes(p *part, b *batch, c, k int) ([]byte, error) {

@@ -33,11 +33,24 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 		}
 	}
 	for _, f := range files {
-		if err := verifyFile(ctx, filepath.Join(r.dir, f.Name), f.Size, f.SHA256, read); err != nil {
+		if err := r.verify(ctx, f, read); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// verify checks one file.
+func (r *Reader) verify(ctx context.Context, p Part, read func(n int)) error {
+	f, err := r.open(p.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("refcache: %q is missing: %w", filepath.Join(r.dir, p.Name), ErrCorrupt)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return verifyFile(ctx, f, p.Size, p.SHA256, read)
 }
 
 // verifyChunk is how much of a file is read and hashed at a time.
@@ -45,15 +58,8 @@ const verifyChunk = 1 << 20
 
 // verifyFile checks the size and SHA-256 of a file, reading it once; read is told the
 // bytes of every chunk.
-func verifyFile(ctx context.Context, path string, size int64, sum string, read func(n int)) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("refcache: %q is missing: %w", path, ErrCorrupt)
-	}
-	if err != nil {
-		return fmt.Errorf("refcache: %w", err)
-	}
-	defer f.Close()
+func verifyFile(ctx context.Context, f *os.File, size int64, sum string, read func(n int)) error {
+	path := f.Name()
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("refcache: %w", err)

@@ -147,7 +147,12 @@ func resume(dir string, m Manifest) (*Writer, error) {
 // wholePart reports whether the part's file is what the log says; any doubt means that
 // its rows are computed again.
 func wholePart(dir string, p Part) bool {
-	return verifyFile(context.Background(), filepath.Join(dir, p.Name), p.Size, p.SHA256, func(int) {}) == nil
+	f, err := os.Open(filepath.Join(dir, p.Name))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return verifyFile(context.Background(), f, p.Size, p.SHA256, func(int) {}) == nil
 }
 
 func rewriteLog(path string, entries []entry) error {
@@ -210,14 +215,17 @@ func (w *Writer) WritePart(rows []Row, position Position) error {
 		if err := rows[i].check(w.manifest.D, w.manifest.FeatureDType); err != nil {
 			return err
 		}
-		e.Tokens[0] += int64(len(rows[i].Prompt))
-		e.Tokens[1] += int64(len(rows[i].Chosen))
-		e.Tokens[2] += int64(len(rows[i].Rejected))
+		e.count(&rows[i])
 	}
 	var err error
 	if e.Part, err = w.writeFile(rows, position.Rows); err != nil {
 		return err
 	}
+	return w.append(e)
+}
+
+// append makes a file that is there, whole, the next part.
+func (w *Writer) append(e entry) error {
 	line, err := e.line()
 	if err != nil {
 		return err

@@ -206,3 +206,19 @@ func syncDir(path string) error {
 	defer f.Close()
 	return f.Sync()
 }
+
+// Rename gives a folder another name, which must be free, for good.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("atomicfile: %w", err)
+	}
+	return errors.Join(syncDir(filepath.Dir(to)), syncDir(filepath.Dir(from)))
+}
+
+// Link gives the whole file from a second name, to, in another folder of its file system.
+func Link(from, to string) error {
+	if err := os.Link(from, to); err != nil {
+		return fmt.Errorf("atomicfile: %w", err)
+	}
+	return syncDir(filepath.Dir(to))
+}
