@@ -23,6 +23,8 @@ type reportData struct {
 // over the cache.
 const maxLooked = 20_000
 
+// describePairs looks at the cache in dir; nil where it is gone, not finished, or no longer
+// that of identity.
 func describePairs(ctx context.Context, dir string, identity map[string]string) (*reportData, error) {
 	cache, err := refcache.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, refcache.ErrNotCache) || errors.Is(err, refcache.ErrIncomplete) {
