@@ -53,19 +53,24 @@ type AdapterConfig struct {
 }
 
 // WriteAdapter writes the head to folder dir as a PEFT adapter of the base model, a name or
-// a path. Equal heads give equal bytes.
-func WriteAdapter(dir string, h *LoRA, baseModel string) error {
+// a path. Equal heads give equal bytes. PEFT itself knows the kind "lora" only.
+func WriteAdapter(dir string, h Head, baseModel string) error {
 	config := AdapterConfig{
-		PeftType: "LORA", TaskType: "CAUSAL_LM", BaseModel: baseModel, InferenceMode: true,
-		R: h.R, Alpha: h.Alpha, RSLoRA: h.RSLoRA, TargetModules: []string{headModule},
-		Bias: "none", InitLoRAWeights: true,
+		PeftType: KindOf(h.Kind()).peft, TaskType: "CAUSAL_LM", BaseModel: baseModel, InferenceMode: true,
+		TargetModules: []string{headModule}, Bias: "none", InitLoRAWeights: true,
 		RankPattern: map[string]any{}, AlphaPattern: map[string]any{},
+	}
+	switch h := h.(type) {
+	case *LoRA:
+		config.R, config.Alpha, config.RSLoRA = h.R, h.Alpha, h.RSLoRA
+	case *Adapter:
+		config.R, config.Alpha, config.RSLoRA = h.R, h.Alpha, h.Stabilised
 	}
 	text, err := json.MarshalIndent(config, "", "  ")
 	if err != nil {
 		return fmt.Errorf("models: adapter config: %w", err)
 	}
-	if err := writeTensors(filepath.Join(dir, AdapterWeightsFile), h.tensors()); err != nil {
+	if err := writeTensors(filepath.Join(dir, AdapterWeightsFile), tensorsOf(h)); err != nil {
 		return err
 	}
 	return atomicfile.WriteFile(filepath.Join(dir, AdapterConfigFile), func(w io.Writer) error {
@@ -74,8 +79,8 @@ func WriteAdapter(dir string, h *LoRA, baseModel string) error {
 	})
 }
 
-// tensors returns the weights as a checkpoint keeps them.
-func (h *LoRA) tensors() []tensor {
+// tensorsOf returns the weights as a checkpoint keeps them.
+func tensorsOf(h Head) []tensor {
 	var list []tensor
 	for _, p := range h.Params() {
 		list = append(list, tensor{name: p.Name, shape: p.Shape, floats: p.Value})
@@ -86,7 +91,7 @@ func (h *LoRA) tensors() []tensor {
 // ReadAdapter reads a PEFT adapter folder whose only target is the LM head, with weights in
 // float32, float16 or bfloat16. A
 // file that can't be used is a [*CheckpointError].
-func ReadAdapter(dir string) (*LoRA, AdapterConfig, error) {
+func ReadAdapter(dir string) (Head, AdapterConfig, error) {
 	path := filepath.Join(dir, AdapterConfigFile)
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -103,7 +108,7 @@ func ReadAdapter(dir string) (*LoRA, AdapterConfig, error) {
 	if err != nil {
 		return nil, AdapterConfig{}, err
 	}
-	h, err := file.lora(config)
+	h, err := file.head(config)
 	if err != nil {
 		return nil, AdapterConfig{}, err
 	}
@@ -123,11 +128,11 @@ func (c *AdapterConfig) unsupported() string {
 		ok   bool
 		want string
 	}{
-		{"peft_type", c.PeftType, c.PeftType == "LORA", `"LORA"`},
+		{"peft_type", c.PeftType, c.kind() != nil, `"LORA", or a kind of dpo-pipe's own`},
 		{"target_modules", c.TargetModules, target == headModule, `["lm_head"]`},
 		{"task_type", c.TaskType, c.TaskType == "CAUSAL_LM" || c.TaskType == "", `"CAUSAL_LM"`},
-		{"r", c.R, c.R >= 1, "1 or more"},
-		{"lora_alpha", c.Alpha, c.Alpha != 0, "a number other than 0"},
+		{"r", c.R, c.R >= 1 || !c.ranked(), "1 or more"},
+		{"lora_alpha", c.Alpha, c.Alpha != 0 || !c.ranked(), "a number other than 0"},
 		{"bias", c.Bias, c.Bias == "none" || c.Bias == "", `"none"`},
 		{"fan_in_fan_out", c.FanInFanOut, !c.FanInFanOut, "false"},
 		{"lora_bias", c.LoRABias, !c.LoRABias, "false"},
@@ -143,25 +148,65 @@ func (c *AdapterConfig) unsupported() string {
 	return ""
 }
 
-// lora returns the head whose weights the file holds and config describes.
-func (f *tensorFile) lora(config AdapterConfig) (*LoRA, error) {
-	const nameA, nameB = peftPrefix + "lora_A.weight", peftPrefix + "lora_B.weight"
-	if err := f.only(nameA, nameB); err != nil {
+// kind is that of the head; nil where it is none of ours.
+func (c *AdapterConfig) kind() *Kind {
+	for i := range Kinds {
+		if Kinds[i].peft == c.PeftType {
+			return &Kinds[i]
+		}
+	}
+	return nil
+}
+
+func (c *AdapterConfig) ranked() bool { return c.kind() != nil && c.kind().Ranked }
+
+// head returns the head whose weights the file holds and config describes. The sizes that
+// config does not have are those of the first tensors.
+func (f *tensorFile) head(config AdapterConfig) (Head, error) {
+	o := HeadOptions{Kind: config.kind().Name, V: 1, D: 1, R: config.R, Alpha: config.Alpha, Stabilised: config.RSLoRA}
+	if err := f.sizes(&o); err != nil {
 		return nil, err
 	}
-	a, shapeA, err := f.floats(nameA, math.Inf(-1), config.R, -1)
-	if err != nil {
+	h := NewHead(o)
+	var names []string
+	for _, p := range h.Params() {
+		names = append(names, p.Name)
+	}
+	if err := f.only(names...); err != nil {
 		return nil, err
 	}
-	b, shapeB, err := f.floats(nameB, math.Inf(-1), -1, config.R)
-	if err != nil {
-		return nil, err
+	for _, p := range h.Params() {
+		x, _, err := f.floats(p.Name, math.Inf(-1), p.Shape...)
+		if err != nil {
+			return nil, err
+		}
+		copy(p.Value, x)
 	}
-	h := NewLoRA(int(shapeA[1]), int(shapeB[0]), config.R, config.Alpha, 0)
-	h.RSLoRA = config.RSLoRA
-	copy(h.A, a)
-	copy(h.B, b)
 	return h, nil
+}
+
+// sizes reads V and D off the tensors of a head; the shapes that they don't decide are
+// checked with the rest.
+func (f *tensorFile) sizes(o *HeadOptions) error {
+	size := func(name string, axis int, shape ...int) (int, error) {
+		t, err := f.view(peftPrefix+name, floatTypes, shape...)
+		if err != nil {
+			return 0, err
+		}
+		return int(t.Shape()[axis]), nil
+	}
+	var err error
+	switch o.Kind {
+	case "lora":
+		if o.D, err = size("lora_A.weight", 1, o.R, -1); err == nil {
+			o.V, err = size("lora_B.weight", 0, -1, o.R)
+		}
+	case "bias":
+		o.V, err = size("logit_bias", 0, -1)
+	case "adapter":
+		o.D, err = size("adapter_A.weight", 1, o.R, -1)
+	}
+	return err
 }
 
 // names of an optimizer's tensors, PyTorch's: a mean, a mean square per parameter, and the step.

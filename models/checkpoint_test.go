@@ -46,10 +46,11 @@ func save(t testing.TB) (string, *LoRA, *AdamW) {
 
 func TestCheckpointRoundTrip(t *testing.T) {
 	dir, h, o := save(t)
-	got, config, err := ReadAdapter(dir)
+	head, config, err := ReadAdapter(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	got := head.(*LoRA)
 	if diff := cmp.Diff([]any{got.D, got.V, got.R, got.Alpha, got.RSLoRA, got.A, got.B},
 		[]any{h.D, h.V, h.R, h.Alpha, h.RSLoRA, h.A, h.B}); diff != "" {
 		t.Error(diff)
@@ -243,10 +244,11 @@ func TestReadAdapterWidens(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, AdapterWeightsFile), file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			h, _, err := ReadAdapter(dir)
+			policy, _, err := ReadAdapter(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
+			h := policy.(*LoRA)
 			if !slices.Equal(h.A, c.a) || !slices.Equal(h.B, c.b) {
 				t.Errorf("A %v, B %v, want %v, %v", h.A, h.B, c.a, c.b)
 			}
@@ -327,26 +329,93 @@ func TestReadOptimizerRefusesAndKeepsItsState(t *testing.T) {
 	}
 }
 
+// kindSamples has a head of each kind with weights that are not zero.
+func kindSamples() (heads []Head) {
+	for _, k := range Kinds {
+		h := NewHead(HeadOptions{Kind: k.Name, V: 5, D: 3, R: 2, Alpha: 4, Stabilised: k.Ranked, Seed: 1})
+		for _, p := range h.Params() {
+			for i := range p.Value {
+				p.Value[i] = float32(i)/8 - 0.25
+			}
+		}
+		heads = append(heads, h)
+	}
+	return heads
+}
+
+// TestAdapterOfEveryKind: what is written is what is read, and nothing else.
+func TestAdapterOfEveryKind(t *testing.T) {
+	for _, h := range kindSamples() {
+		t.Run(h.Kind(), func(t *testing.T) {
+			dir := t.TempDir()
+			if err := WriteAdapter(dir, h, "m"); err != nil {
+				t.Fatal(err)
+			}
+			got, _, err := ReadAdapter(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Kind() != h.Kind() || !equalHeads(got, h) {
+				t.Errorf("read back it is %#v, want %#v", got, h)
+			}
+			gotV, gotD := got.Shape()
+			if v, d := h.Shape(); gotV != v || gotD != d {
+				t.Errorf("shape is [%d,%d], want [%d,%d]", gotV, gotD, v, d)
+			}
+			scaled, ok := h.(interface{ Scale() float64 })
+			if want := 4 / math.Sqrt(2); ok && (scaled.Scale() != want || got.(interface{ Scale() float64 }).Scale() != want) {
+				t.Errorf("scale is %v, read back %v, want 4/√2", scaled.Scale(), got.(interface{ Scale() float64 }).Scale())
+			}
+			if err := writeTensors(filepath.Join(dir, AdapterWeightsFile), append(tensorsOf(h), tensor{"x", []int{1}, []float32{1}, nil})); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, dir, ErrUnsupported, filepath.Join(dir, AdapterWeightsFile))
+		})
+	}
+}
+
+func equalHeads(a, b Head) bool {
+	return slices.EqualFunc(a.Params(), b.Params(), func(x, y Param) bool {
+		return x.Name == y.Name && slices.Equal(x.Shape, y.Shape) && slices.Equal(x.Value, y.Value)
+	})
+}
+
+func TestAssignWantsTheSameHead(t *testing.T) {
+	heads := kindSamples()
+	for i, src := range heads {
+		for j, dst := range kindSamples() {
+			if err := Assign(dst, src); (err == nil) != (i == j) {
+				t.Errorf("%s from %s: error is %v", dst.Kind(), src.Kind(), err)
+			}
+		}
+	}
+	small := NewLoRA(3, 5, 1, 4, 1)
+	before := slices.Clone(small.A)
+	if err := Assign(small, heads[0]); err == nil || !strings.Contains(err.Error(), "[2 3]") || !slices.Equal(small.A, before) {
+		t.Errorf("rank 1 from rank 2: error is %v, want one with both shapes and nothing copied", err)
+	}
+}
+
 // FuzzAdapterWeights: any weights file is refused with a typed error, or read and written back as the
 // same values.
 func FuzzAdapterWeights(f *testing.F) {
-	h, _ := sample(f)
-	config := AdapterConfig{R: h.R, Alpha: h.Alpha}
-	var good bytes.Buffer
-	if err := encodeTensors(&good, h.tensors()); err != nil {
-		f.Fatal(err)
+	for i, h := range kindSamples() {
+		var good bytes.Buffer
+		if err := encodeTensors(&good, tensorsOf(h)); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(i), good.Bytes())
+		f.Add(uint8(i), good.Bytes()[:40])
 	}
-	f.Add(good.Bytes())
-	f.Add(good.Bytes()[:40])
-	read := func(data []byte) (*LoRA, error) {
+	read := func(kind uint8, data []byte) (Head, error) {
 		file, err := parseTensors("fuzz", data)
 		if err != nil {
 			return nil, err
 		}
-		return file.lora(config)
+		return file.head(AdapterConfig{PeftType: Kinds[int(kind)%len(Kinds)].peft, R: 2, Alpha: 4})
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		h, err := read(data)
+	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
+		h, err := read(kind, data)
 		if err != nil {
 			var c *CheckpointError
 			if !errors.As(err, &c) || h != nil {
@@ -355,11 +424,11 @@ func FuzzAdapterWeights(f *testing.F) {
 			return
 		}
 		var out bytes.Buffer
-		if err := encodeTensors(&out, h.tensors()); err != nil {
+		if err := encodeTensors(&out, tensorsOf(h)); err != nil {
 			t.Fatal(err)
 		}
-		again, err := read(out.Bytes())
-		if err != nil || !slices.Equal(again.A, h.A) || !slices.Equal(again.B, h.B) {
+		again, err := read(kind, out.Bytes())
+		if err != nil || !equalHeads(again, h) {
 			t.Fatalf("written back it differs: %v", err)
 		}
 	})

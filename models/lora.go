@@ -40,23 +40,31 @@ func NewLoRA(d, v, r int, alpha float64, seed uint64) *LoRA {
 		gradA: make([]float32, r*d), gradB: make([]float32, v*r),
 		block: make([]float32, r*d),
 	}
+	initDown(h.A, d, seed)
+	return h
+}
+
+// initDown draws a uniform in ±1/√D.
+func initDown(a []float32, d int, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, initStream))
 	bound := 1 / math.Sqrt(float64(d))
-	for i := range h.A {
-		h.A[i] = float32(bound * (2*rng.Float64() - 1))
+	for i := range a {
+		a[i] = float32(bound * (2*rng.Float64() - 1))
 	}
-	return h
 }
 
 // Kind returns "lora".
 func (h *LoRA) Kind() string { return "lora" }
 
 // Scale returns s.
-func (h *LoRA) Scale() float64 {
-	if h.RSLoRA {
-		return h.Alpha / math.Sqrt(float64(h.R))
+func (h *LoRA) Scale() float64 { return scale(h.Alpha, h.R, h.RSLoRA) }
+
+// scale is α/r, or α/√r where it is stabilised.
+func scale(alpha float64, r int, stabilised bool) float64 {
+	if stabilised {
+		return alpha / math.Sqrt(float64(r))
 	}
-	return h.Alpha / float64(h.R)
+	return alpha / float64(r)
 }
 
 // Params returns A, then B, under the names PEFT gives them.
@@ -73,45 +81,34 @@ func (h *LoRA) ZeroGrad() {
 	clear(h.gradB)
 }
 
+// Shape implements [Head].
+func (h *LoRA) Shape() (v, d int) { return h.V, h.D }
+
 // Forward implements [Head].
 func (h *LoRA) Forward(ctx context.Context, e Engine, out *Tokens) error {
-	if v := e.Vocabulary(); v.D != h.D || v.V != h.V {
-		return fmt.Errorf("models: the adapter is for a [%d,%d] head, the engine has [%d,%d]", h.V, h.D, v.V, v.D)
+	if err := fits(e, h); err != nil {
+		return err
 	}
 	rows := e.Rows()
 	h.u = resize(h.u, rows.N*h.R)
-	s := float32(h.Scale())
-	for k := range h.u {
-		h.u[k] = s * dot(rows.hidden(k/h.R, h.D), h.A[k%h.R*h.D:][:h.D])
+	if err := rows.down(ctx, h.u, h.A, h.R, h.D, float32(h.Scale())); err != nil {
+		return err
 	}
 	if err := e.Forward(ctx, Addition{R: h.R, U: h.u, B: h.B}, out); err != nil {
 		return err
 	}
-	for i, lp := range out.Logps {
-		out.Logps[i] = float64(float32(lp))
-	}
+	roundLogps(out)
 	return nil
 }
 
 // Backward implements [Head]: ∂L/∂B comes from the engine, ∂L/∂A = s · (∂L/∂U)ᵀ H.
-// Shares of tileRows rows are summed apart, which keeps chains of float32 additions short.
 func (h *LoRA) Backward(ctx context.Context, e Engine, coef []float64) error {
 	h.du = resize(h.du, len(h.u))
 	if err := e.Backward(ctx, coef, AdditionGrad{U: h.du, B: h.gradB}); err != nil {
 		return err
 	}
-	s, rows := float32(h.Scale()), e.Rows()
-	for first := 0; first < rows.N; first += tileRows {
-		clear(h.block)
-		for i := first; i < min(first+tileRows, rows.N); i++ {
-			for r, du := range h.du[i*h.R : (i+1)*h.R] {
-				axpy(h.block[r*h.D:(r+1)*h.D], du, rows.hidden(i, h.D))
-			}
-		}
-		axpy(h.gradA, s, h.block)
-	}
-	return nil
+	return e.Rows().addDown(ctx, h.gradA, h.block, h.du, h.R, h.D, float32(h.Scale()))
 }
 
-// hidden returns the hidden state of row i.
-func (r Rows) hidden(i, d int) []float32 { return r.Hidden[i*d : (i+1)*d] }
+// Finish implements [Head]: the gradients are complete already.
+func (h *LoRA) Finish(context.Context, Engine) error { return nil }

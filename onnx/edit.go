@@ -36,9 +36,7 @@ func (m *Model) EditHead(h *Head, e Edit) (*Model, error) {
 		product.Inputs[1] = ed.matrix
 	}
 	if e.Before != nil {
-		product.Inputs[0] = ed.insert(&ed.before, product.Inputs[0], func(hidden string) string {
-			return e.Before(&ed.before, ed.name, hidden)
-		})
+		product.Inputs[0] = ed.feed(e)
 	}
 	if e.Beside != nil {
 		ed.beside(&product, e)
@@ -79,6 +77,29 @@ func (ed *editor) insert(g *Graph, value string, edit func(string) string) strin
 	out := ed.name(changed + "/" + ed.h.Compute.String())
 	g.Add("Cast", []string{changed}, []string{out}, Int("to", int64(ed.h.Compute)))
 	return out
+}
+
+// feed changes the hidden state, [B,T,D] in the type of the product, and returns the value
+// that feeds the product then. Casts on its way come first, flattening after: the model can then
+// be split behind the change.
+func (ed *editor) feed(e Edit) string {
+	value := ed.h.Hidden
+	pass := func(casts bool) {
+		for _, n := range ed.h.feed {
+			if (n.Op == "Cast") != casts {
+				continue
+			}
+			c := *n
+			c.Inputs, c.Outputs = slices.Clone(n.Inputs), []string{ed.name("lm_head/" + n.Op)}
+			c.Inputs[0], c.Name = value, c.Outputs[0]
+			ed.before.Nodes = append(ed.before.Nodes, &c)
+			value = c.Outputs[0]
+		}
+	}
+	pass(true)
+	value = ed.insert(&ed.before, value, func(hidden string) string { return e.Before(&ed.before, ed.name, hidden) })
+	pass(false)
+	return value
 }
 
 // beside gives the product another output, which Beside turns into the old one.

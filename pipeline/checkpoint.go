@@ -122,12 +122,9 @@ func (t *trainer) load() error {
 	if err != nil {
 		return err
 	}
-	if len(head.A) != len(t.head.A) || len(head.B) != len(t.head.B) {
-		return fmt.Errorf("pipeline: resume %s: the adapter has rank %d for a [%d,%d] head, want rank %d for [%d,%d]",
-			path, head.R, head.V, head.D, t.head.R, t.head.V, t.head.D)
+	if err := models.Assign(t.head, head); err != nil {
+		return fmt.Errorf("pipeline: resume %s: %w", path, err)
 	}
-	copy(t.head.A, head.A)
-	copy(t.head.B, head.B)
 	if err := models.ReadOptimizer(path, t.optimizer); err != nil {
 		return err
 	}

@@ -107,10 +107,12 @@ type TrainConfig struct {
 	ModelFile string   `json:"model_file,omitempty" yaml:"model_file,omitempty"`
 	Data      []string `json:"data,omitempty" yaml:"data,omitempty"`
 
-	// Head is the kind of policy head; Rank and Alpha are of lora.
-	Head  string  `json:"head" yaml:"head"`
-	Rank  int     `json:"rank" yaml:"rank"`
-	Alpha float64 `json:"alpha" yaml:"alpha"`
+	// Head is the kind of policy head, one of models.Kinds. Rank and Alpha are of those
+	// that have one; RSLoRA scales by α/√r instead of α/r.
+	Head   string  `json:"head" yaml:"head"`
+	Rank   int     `json:"rank" yaml:"rank"`
+	Alpha  float64 `json:"alpha" yaml:"alpha"`
+	RSLoRA bool    `json:"rslora" yaml:"rslora"`
 
 	// Loss is the objective, Beta the KL strength, LabelSmoothing ε in [0, 0.5).
 	Loss           string  `json:"loss" yaml:"loss"`
@@ -193,9 +195,7 @@ func DefaultTrainConfig() TrainConfig {
 func (c TrainConfig) Validate() error {
 	var k check
 	k.places(c)
-	k.that(c.Head == "lora", "--head", c.Head, "lora")
-	k.that(c.Rank >= 1, "--rank", c.Rank, "1 or more")
-	k.that(positive(c.Alpha), "--alpha", c.Alpha, "a number > 0 (usually once or twice the rank)")
+	k.head(c)
 	k.that(positive(c.Beta), "--beta", c.Beta, "a number > 0 (the DPO paper uses 0.1)")
 	k.that(c.LabelSmoothing >= 0 && c.LabelSmoothing < 0.5, "--label-smoothing", c.LabelSmoothing, "a number in [0, 0.5)")
 	_, err := loss.ParseDivergence(c.FDivergence)

@@ -104,8 +104,8 @@ func TestEvaluateByDefinition(t *testing.T) {
 		if !split.heldOut(row.PromptKey) {
 			continue
 		}
-		c := move(v, adapter, row.Chosen, row.ChosenFeatures)
-		j := move(v, adapter, row.Rejected, row.RejectedFeatures)
+		c := move(v, adapter.(*models.LoRA), row.Chosen, row.ChosenFeatures)
+		j := move(v, adapter.(*models.LoRA), row.Rejected, row.RejectedFeatures)
 		pairs++
 		chosenTokens += float64(len(row.Chosen))
 		rejectedTokens += float64(len(row.Rejected))

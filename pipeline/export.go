@@ -57,7 +57,8 @@ type ExportResult struct {
 	// ONNX is the model file in it, Adapter the PEFT folder.
 	ONNX    string `json:"onnx"`
 	Adapter string `json:"adapter"`
-	// Form says how the head went in: "merged weight" or "low-rank branch".
+	// Form says how the head went in: "merged weight", "low-rank branch", "logit bias" or
+	// "adapter in front".
 	Form     string       `json:"form"`
 	Verified Verification `json:"verified"`
 }
@@ -93,13 +94,9 @@ func Export(ctx context.Context, cfg ExportConfig, rt Runtime, report Reporter) 
 	if err := dir.Commit(); err != nil {
 		return ExportResult{}, err
 	}
-	form := "merged weight"
-	if branched(x.base.head) {
-		form = "low-rank branch"
-	}
 	return ExportResult{
 		Out: cfg.Out, ONNX: filepath.Join(cfg.Out, onnxFile), Adapter: filepath.Join(cfg.Out, adapterName),
-		Form: form, Verified: verified,
+		Form: x.form(), Verified: verified,
 	}, nil
 }
 
@@ -107,7 +104,7 @@ func Export(ctx context.Context, cfg ExportConfig, rt Runtime, report Reporter) 
 type exporter struct {
 	cfg  ExportConfig
 	base *splitModel
-	head *models.LoRA
+	head models.Head
 	// cache holds the pairs to verify on.
 	cache *refcache.Reader
 	// state is of the checkpoint; its Step is 0 where it has none.
@@ -146,10 +143,8 @@ func (x *exporter) close() error {
 
 // fits checks that the adapter was trained for this model.
 func (x *exporter) fits() error {
-	v := x.base.vocabulary
-	if x.head.V != v.V || x.head.D != v.D {
-		return &ModelError{x.cfg.Model, fmt.Sprintf("its LM head is [%d,%d], the adapter %q is for [%d,%d]",
-			v.V, v.D, x.cfg.Checkpoint, x.head.V, x.head.D)}
+	if err := models.Fits(x.head, x.base.vocabulary); err != nil {
+		return &ModelError{x.cfg.Model, fmt.Sprintf("adapter %q: %v", x.cfg.Checkpoint, err)}
 	}
 	want, known := x.state.Identity["model"]
 	if !known {
@@ -165,13 +160,40 @@ func (x *exporter) fits() error {
 	return nil
 }
 
+// policy is the model with the trained head in it.
+func (x *exporter) policy() (*onnx.Model, error) {
+	m, head := x.base.model, x.base.head
+	switch h := x.head.(type) {
+	case *models.LoRA:
+		weights := onnx.LoRAWeights{R: h.R, A: h.A, B: h.B, Scale: h.Scale()}
+		if branched(head) {
+			return m.BranchLoRA(head, weights)
+		}
+		return m.MergeLoRA(head, weights)
+	case *models.Bias:
+		return m.AddBias(head, h.C)
+	case *models.Adapter:
+		return m.AdaptHidden(head, onnx.AdapterWeights{R: h.R, A: h.A, U: h.U, Scale: h.Scale()})
+	}
+	return nil, fmt.Errorf("pipeline: a head of kind %q can't be exported", x.head.Kind())
+}
+
+// form names what policy does.
+func (x *exporter) form() string {
+	switch {
+	case x.head.Kind() == "bias":
+		return "logit bias"
+	case x.head.Kind() == "adapter":
+		return "adapter in front"
+	case branched(x.base.head):
+		return "low-rank branch"
+	}
+	return "merged weight"
+}
+
 // write fills the folder and returns the path of the model file below it.
 func (x *exporter) write(dir string) (onnxFile string, err error) {
-	merge := x.base.model.MergeLoRA
-	if branched(x.base.head) {
-		merge = x.base.model.BranchLoRA
-	}
-	policy, err := merge(x.base.head, onnx.LoRAWeights{R: x.head.R, A: x.head.A, B: x.head.B, Scale: x.head.Scale()})
+	policy, err := x.policy()
 	if err != nil {
 		return "", err
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx/onnxtest"
 )
 
@@ -39,6 +41,63 @@ func TestExportWritesAVerifiedModelFolder(t *testing.T) {
 	}
 	if _, err := Export(context.Background(), cfg, w.rt, nil); err == nil {
 		t.Error("an existing folder was written over")
+	}
+}
+
+// Every kind of head is trained, resumed in the same bytes, and exported.
+func TestEveryHeadFromTrainingToExport(t *testing.T) {
+	for _, kind := range models.Kinds {
+		t.Run(kind.Name, func(t *testing.T) {
+			w := newWorld(t)
+			cfg := w.trainConfig(w.cache(30))
+			cfg.Head, cfg.LR = kind.Name, 0.05
+			if !kind.Ranked {
+				cfg.Rank, cfg.Alpha = DefaultTrainConfig().Rank, DefaultTrainConfig().Alpha
+			}
+			whole := cfg
+			whole.Out = w.path("whole")
+			_, err := Train(context.Background(), whole, gonumEngine, nil)
+			must(t, err)
+			interrupt(t, cfg, 2, false)
+			cfg.Resume = true
+			r, err := Train(context.Background(), cfg, gonumEngine, nil)
+			must(t, err)
+			sameTree(t, checkpointFiles(t, cfg.Out), checkpointFiles(t, whole.Out))
+			if !(r.After.Get("loss") < r.Before.Get("loss")) {
+				t.Errorf("held-out loss went from %v to %v", r.Before.Get("loss"), r.After.Get("loss"))
+			}
+			x := DefaultExportConfig()
+			x.Checkpoint, x.Model, x.Out, x.Engine = filepath.Join(cfg.Out, lastName), w.path("model"), w.path("policy"), "gonum"
+			if kind.Name != "adapter" { // the fake runtime runs no graph in front of the head
+				exported, err := Export(context.Background(), x, w.rt, nil)
+				must(t, err)
+				if exported.Verified.MaxMoved < 10*exported.Verified.MaxDiff {
+					t.Errorf("verified as %+v: the policy hardly moves", exported.Verified)
+				}
+			}
+			d, err := describeCheckpoint(x.Checkpoint)
+			must(t, err)
+			if d.Head != kind.Name {
+				t.Errorf("the checkpoint holds a head of kind %q, want %q", d.Head, kind.Name)
+			}
+		})
+	}
+}
+
+func TestHeadSettingsThatNothingUses(t *testing.T) {
+	cfg := DefaultTrainConfig()
+	cfg.Cache, cfg.Out, cfg.Head = "c", "o", "bias"
+	must(t, cfg.Validate())
+	cfg.Rank, cfg.Alpha, cfg.RSLoRA = 4, 1, true
+	err := cfg.Validate()
+	for _, flag := range []string{"--rank", "--alpha", "--rslora"} {
+		if err == nil || !strings.Contains(err.Error(), flag) {
+			t.Errorf("error is %v, want one that names %s", err, flag)
+		}
+	}
+	cfg.Head = "mlp"
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "lora, bias or adapter") {
+		t.Errorf("error is %v, want one that lists the heads", err)
 	}
 }
 

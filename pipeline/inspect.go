@@ -187,7 +187,8 @@ func describeCheckpoint(path string) (*CheckpointDescription, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &CheckpointDescription{Head: h.Kind(), Rank: h.R, Alpha: h.Alpha, V: h.V, D: h.D, BaseModel: config.BaseModel}
+	d := &CheckpointDescription{Head: h.Kind(), Rank: config.R, Alpha: config.Alpha, BaseModel: config.BaseModel}
+	d.V, d.D = h.Shape()
 	state, err := readState(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return d, nil

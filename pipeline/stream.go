@@ -206,6 +206,9 @@ func (s *stream) step(ctx context.Context, runs []*trainer, batch []refcache.Row
 		tokens += int64(len(batch[i].Chosen) + len(batch[i].Rejected))
 	}
 	for _, t := range runs {
+		if err := t.head.Finish(ctx, s.product.engine); err != nil {
+			return fmt.Errorf("pipeline: step %d: %w", t.state.Step+1, err)
+		}
 		if err := t.update(tokens); err != nil {
 			t.failed = fmt.Errorf("pipeline: step %d: %w", t.state.Step+1, err)
 		}

@@ -26,7 +26,7 @@ type SweepAxis struct {
 // sweepKeys are the settings that runs of one sweep may differ in. Runs that differ in
 // seed or batch-pairs read other batches: each kind of batches is a pass of its own.
 var sweepKeys = []string{
-	"head", "rank", "alpha", "loss", "beta", "label-smoothing", "f-divergence", "f-alpha", "ld-alpha", "wpo", "gamma",
+	"head", "rank", "alpha", "rslora", "loss", "beta", "label-smoothing", "f-divergence", "f-alpha", "ld-alpha", "wpo", "gamma",
 	"nll-weight", "lambda", "tau", "lr", "schedule", "warmup", "weight-decay", "max-grad-norm", "epochs", "max-steps",
 	"batch-pairs", "seed", "eval-every", "best-metric", "best-direction", "early-stop", "restore-best",
 }

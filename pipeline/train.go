@@ -148,7 +148,7 @@ func (c TrainConfig) located() (TrainConfig, error) {
 type trainer struct {
 	cfg       TrainConfig
 	stream    *stream
-	head      *models.LoRA
+	head      models.Head
 	optimizer *models.AdamW
 	schedule  models.Schedule
 	scorer    *scorer
@@ -187,7 +187,7 @@ func newTrainer(cfg TrainConfig, s *stream) (*trainer, error) {
 	// The rate of the first warm-up step is 0: a run that is all warm-up would learn nothing.
 	t.schedule.Warmup = min(t.schedule.Warmup, int(t.total)-1)
 	v := s.product.engine.Vocabulary()
-	t.head = models.NewLoRA(v.D, v.V, cfg.Rank, cfg.Alpha, cfg.Seed)
+	t.head = models.NewHead(cfg.headOptions(v))
 	t.optimizer = models.NewAdamW(t.head.Params())
 	t.optimizer.WeightDecay = cfg.WeightDecay
 	t.scorer = newScorer(t.head, objective)

@@ -40,9 +40,10 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`"},
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
 			&cli.StringSliceFlag{Name: dataFlag, Usage: "check that the cache was made from these data `FILES`"},
-			&cli.StringFlag{Name: "head", Value: d.Head, Usage: "policy head: lora"},
+			&cli.StringFlag{Name: "head", Value: d.Head, Usage: "policy head: " + pipeline.HeadNames()},
 			&cli.IntFlag{Name: "rank", Value: d.Rank, Usage: "rank of the head"},
 			&cli.Float64Flag{Name: "alpha", Value: d.Alpha, Usage: "the head is scaled by alpha/rank"},
+			&cli.BoolFlag{Name: "rslora", Usage: "scale by alpha/√rank, which suits high ranks"},
 			&cli.StringFlag{Name: "loss", Value: d.Loss, Usage: "objective, or a mix such as sigmoid:0.8,sft:0.2 (dpo-pipe objectives lists them)"},
 			&cli.Float64Flag{Name: "beta", Value: d.Beta, Usage: "strength of the pull towards the reference"},
 			&cli.Float64Flag{Name: "label-smoothing", Value: d.LabelSmoothing, Usage: "share of pairs taken to be mislabelled"},
@@ -103,6 +104,7 @@ func trainConfigFrom(c *cli.Context) (pipeline.TrainConfig, error) {
 	overlay(c, "head", c.String, &cfg.Head)
 	overlay(c, "rank", c.Int, &cfg.Rank)
 	overlay(c, "alpha", c.Float64, &cfg.Alpha)
+	overlay(c, "rslora", c.Bool, &cfg.RSLoRA)
 	overlay(c, "loss", c.String, &cfg.Loss)
 	overlay(c, "beta", c.Float64, &cfg.Beta)
 	overlay(c, "label-smoothing", c.Float64, &cfg.LabelSmoothing)

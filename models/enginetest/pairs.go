@@ -2,7 +2,6 @@ package enginetest
 
 import (
 	"math"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/dpo-pipe/dpo-pipe/loss"
@@ -17,7 +16,7 @@ const (
 	packingTol = 1e-6
 )
 
-// Pairs tests LoRA heads that train on preference pairs through the engine:
+// Pairs tests heads of every kind that train on preference pairs through the engine:
 // gradients against central differences of a float64 computation, and what the theory says of
 // the loss at the start, after one step, and at its minimum.
 func Pairs(t *testing.T, open Open) {
@@ -32,35 +31,32 @@ func openToy(t *testing.T, open Open, y *toy) models.Engine {
 	return start(t, open, &problem{voc: y.voc})
 }
 
-// trained returns a head whose B is not zero, so that A has a gradient as well.
-func trained(y *toy, r int) *models.LoRA {
-	h := models.NewLoRA(y.voc.D, y.voc.V, r, 2*float64(r), 5)
-	rng := rand.New(rand.NewPCG(8, 8))
-	for i := range h.B {
-		h.B[i] = float32(rng.NormFloat64() / 4)
-	}
-	return h
-}
-
 func testHeadGradients(t *testing.T, open Open) {
 	y := randomToy(3, 11, 5, 1)
 	e := openToy(t, open, y)
 	ref := y.reference(t, e)
-	for _, spec := range []string{"sigmoid", "ipo", "hinge", "sigmoid,sft"} {
-		t.Run(spec, func(t *testing.T) {
-			o := mustParse(t, spec, loss.DefaultOptions())
-			h := trained(y, 2)
-			_, got := y.pass(t, e, h, o, ref, 3)
-			a, b := widen(h.A), widen(h.B)
-			at := func() float64 { return y.naiveLoss(o, a, b, h.R, h.Scale()) }
-			if want := at(); math.Abs(got-want) > 1e-5*(1+want) {
-				t.Errorf("loss is %v, want %v", got, want)
-			}
-			params := h.Params()
-			tol := headGradTol * (1 + at())
-			checkPartials(t, params[0].Name, params[0].Grad, a, at, tol)
-			checkPartials(t, params[1].Name, params[1].Grad, b, at, tol)
-		})
+	for _, c := range headCases() {
+		for _, spec := range []string{"sigmoid", "ipo", "hinge", "sigmoid,sft"} {
+			t.Run(c.name+"/"+spec, func(t *testing.T) {
+				o := mustParse(t, spec, loss.DefaultOptions())
+				h := c.trained(y)
+				_, got := y.pass(t, e, h, o, ref, 3)
+				var params [][]float64
+				for _, p := range h.Params() {
+					params = append(params, widen(p.Value))
+				}
+				at := func() float64 {
+					return y.naiveLoss(o, func(h []float32) []float64 { return c.naive(y, c.opts, params, widen(h)) })
+				}
+				want := at()
+				if math.Abs(got-want) > 1e-5*(1+want) {
+					t.Errorf("loss is %v, want %v", got, want)
+				}
+				for k, p := range h.Params() {
+					checkPartials(t, p.Name, p.Grad, params[k], at, headGradTol*(1+want))
+				}
+			})
+		}
 	}
 }
 
@@ -95,17 +91,19 @@ func testPacking(t *testing.T, open Open) {
 	e := openToy(t, open, y)
 	ref := y.reference(t, e)
 	o := mustParse(t, "sigmoid", loss.DefaultOptions())
-	h := trained(y, 3)
-	var want [2][]float32
-	for _, micro := range []int{7, 1, 2, 3, 6} {
-		_, _ = y.pass(t, e, h, o, ref, micro)
-		for k, p := range h.Params() {
-			if want[k] == nil {
-				want[k] = append(want[k], p.Grad...)
-			}
-			for i, g := range p.Grad {
-				if d := float64(g) - float64(want[k][i]); math.Abs(d) > packingTol {
-					t.Fatalf("micro-batches of %d pairs: %s gradient %d is %v, want %v", micro, p.Name, i, g, want[k][i])
+	for _, c := range headCases() {
+		h := c.trained(y)
+		var want [][]float32
+		for _, micro := range []int{7, 1, 2, 3, 6} {
+			_, _ = y.pass(t, e, h, o, ref, micro)
+			for k, p := range h.Params() {
+				if len(want) == k {
+					want = append(want, append([]float32(nil), p.Grad...))
+				}
+				for i, g := range p.Grad {
+					if d := float64(g) - float64(want[k][i]); math.Abs(d) > packingTol {
+						t.Fatalf("%s, micro-batches of %d pairs: %s gradient %d is %v, want %v", c.name, micro, p.Name, i, g, want[k][i])
+					}
 				}
 			}
 		}
@@ -114,10 +112,10 @@ func testPacking(t *testing.T, open Open) {
 
 // testFresh: a fresh head is the reference, so its log-ratios are 0 and its loss is ln 2.
 func testFresh(t *testing.T, open Open) {
-	for seed := range uint64(5) {
-		y := randomToy(4, 200, 16, seed)
+	for seed, c := range headCases() {
+		y := randomToy(4, 200, 16, uint64(seed))
 		e := openToy(t, open, y)
-		h := models.NewLoRA(16, 200, 4, 8, seed)
+		h := c.fresh(y)
 		got, batch := y.pass(t, e, h, mustParse(t, "sigmoid", loss.DefaultOptions()), y.reference(t, e), 4)
 		for i := range y.pairs {
 			c := got.pairs.PolicyChosen[i] - got.pairs.RefChosen[i]
@@ -142,11 +140,12 @@ func testFresh(t *testing.T, open Open) {
 // log-prob relative to the reference.
 func testOneStep(t *testing.T, open Open) {
 	o := mustParse(t, "sigmoid", loss.DefaultOptions())
-	for seed := range uint64(10) {
+	for seed := range uint64(12) {
 		y := randomToy(1, 50, 32, seed)
 		e := openToy(t, open, y)
 		ref := y.reference(t, e)
-		h := models.NewLoRA(32, 50, 8, 16, seed)
+		cases := headCases()
+		h := cases[int(seed)%len(cases)].fresh(y)
 		_, _ = y.pass(t, e, h, o, ref, 1)
 		models.NewAdamW(h.Params()).Step(1e-3)
 		after, batch := y.pass(t, e, h, o, ref, 1)

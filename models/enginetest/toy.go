@@ -103,6 +103,9 @@ func (y *toy) pass(t *testing.T, e models.Engine, h models.Head, o *loss.Objecti
 			t.Fatal(err)
 		}
 	}
+	if err := h.Finish(context.Background(), e); err != nil {
+		t.Fatal(err)
+	}
 	all.means = m.Means()
 	return all, batch
 }
@@ -119,16 +122,16 @@ func (y *toy) each(from, to int, do func(i, c, r, end int)) {
 	}
 }
 
-// naiveLoss is the loss of the batch for weights a [R,D] and b [V,R], all in float64.
-func (y *toy) naiveLoss(o *loss.Objective, a, b []float64, r int, scale float64) float64 {
-	ref := make([]float64, len(b))
+// naiveLoss is the loss of the batch, all in float64, under a policy that turns hidden states
+// into logits.
+func (y *toy) naiveLoss(o *loss.Objective, policy func(h []float32) []float64) float64 {
 	var pairs loss.Pairs
 	o.Resize(&pairs, len(y.pairs))
 	for i, pair := range y.pairs {
 		var side [2][3]float64 // policy, reference, WPO weight
 		for k, c := range pair {
-			logps, squares := y.score(c, a, b, r, scale)
-			refLogps, _ := y.score(c, a, ref, r, scale)
+			logps, squares := y.score(c, policy)
+			refLogps, _ := y.score(c, func(h []float32) []float64 { return y.frozen(widen(h)) })
 			side[k] = [3]float64{loss.Sum(logps, 1, 0), loss.Sum(refLogps, 1, 0), loss.WPOWeight(logps, squares)}
 		}
 		pairs.PolicyChosen[i], pairs.RefChosen[i] = side[0][0], side[0][1]
@@ -142,20 +145,12 @@ func (y *toy) naiveLoss(o *loss.Objective, a, b []float64, r int, scale float64)
 }
 
 // score returns log π(target) and log Σ π² of every token of c.
-func (y *toy) score(c completion, a, b []float64, r int, scale float64) (logps, squares []float64) {
+func (y *toy) score(c completion, policy func(h []float32) []float64) (logps, squares []float64) {
 	d := y.voc.D
 	for t, target := range c.targets {
-		h := c.hidden[t*d : (t+1)*d]
-		z, twice := make([]float64, y.voc.V), make([]float64, y.voc.V)
+		z := policy(c.hidden[t*d : (t+1)*d])
+		twice := make([]float64, len(z))
 		for v := range z {
-			for i, x := range h {
-				z[v] += float64(y.voc.Weight[v*d+i]) * float64(x)
-			}
-			for k := range r {
-				for i, x := range h {
-					z[v] += scale * b[v*r+k] * a[k*d+i] * float64(x)
-				}
-			}
 			twice[v] = 2 * z[v]
 		}
 		lse := logSumExp(z)
@@ -163,6 +158,17 @@ func (y *toy) score(c completion, a, b []float64, r int, scale float64) (logps, 
 		squares = append(squares, logSumExp(twice)-2*lse)
 	}
 	return logps, squares
+}
+
+// frozen is W h.
+func (y *toy) frozen(h []float64) []float64 {
+	z := make([]float64, y.voc.V)
+	for v := range z {
+		for i, x := range h {
+			z[v] += float64(y.voc.Weight[v*y.voc.D+i]) * x
+		}
+	}
+	return z
 }
 
 // randomToy draws n pairs of completions of 1 to 4 tokens.
