@@ -19,9 +19,11 @@ type PrecomputeResult struct {
 	// Parts is the number of part files, Resumed how many were there before.
 	Parts   int `json:"parts"`
 	Resumed int `json:"resumed_parts"`
-	// Tokens were run through the backbone by this process; PaddedTokens adds padding.
-	Tokens       int64   `json:"tokens"`
-	PaddedTokens int64   `json:"padded_tokens"`
+	// Work is what this process ran through the backbone.
+	Work
+	// PaddingShare and SharedShare are Work's Padding and Shared.
+	PaddingShare float64 `json:"padding_share"`
+	SharedShare  float64 `json:"shared_share"`
 	Seconds      float64 `json:"seconds"`
 	// PassedOver says which files of named folders were not read.
 	PassedOver []string `json:"passed_over,omitempty"`
@@ -122,6 +124,7 @@ func (p *precompute) finished() (PrecomputeResult, error) {
 			return PrecomputeResult{}, err
 		}
 	}
+	p.result.PaddingShare, p.result.SharedShare = p.result.Padding(), p.result.Shared()
 	p.result.Seconds = time.Since(p.start).Seconds()
 	return p.result, nil
 }
@@ -190,49 +193,59 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 	for i := range left {
 		left[i] = 2
 	}
-	for _, batch := range planBatches(sequences(window), p.cfg.BatchTokens) {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
+	seqs := sequences(window)
+	features := make([][]float32, len(seqs))
+	err := p.ref.forward(ctx, seqs, plan(seqs, p.ref.limits(p.cfg)), features, func(b batch, ended []int) error {
+		if err := p.ended(ctx, seqs, ended, features, rows); err != nil {
+			return err
 		}
-		if err := p.batch(ctx, window, batch, rows); err != nil {
-			return nil, err
-		}
-		for _, s := range batch {
-			p.result.Tokens += int64(len(s.ids))
-			if left[s.pair]--; left[s.pair] == 0 {
-				p.fresh++
+		p.result.add(b)
+		for _, i := range ended {
+			p.result.addSequence(seqs[i])
+			for _, s := range seqs[i].uses {
+				if left[s.pair]--; left[s.pair] == 0 {
+					p.fresh++
+				}
 			}
 		}
-		p.result.PaddedTokens += int64(len(batch) * len(batch[0].ids))
 		p.progress()
+		return nil
+	})
+	var feature *refcache.FeatureError
+	if err != nil && !errors.As(err, &feature) {
+		err = fmt.Errorf("pipeline: rows from %d to %d: %w", window[0].Row, window[len(window)-1].Row, err)
 	}
-	return rows, nil
+	return rows, err
 }
 
-// batch fills in features and log-probs of one run of the model. Features are
+// ended fills in features and log-probs of the sequences that a batch completed. Features are
 // rounded to what the cache stores before log-probs are taken from them, so
 // that training starts at a log-ratio of 0.
-func (p *precompute) batch(ctx context.Context, window []encode.Pair, batch []sequence, rows []refcache.Row) error {
-	features, err := p.ref.hidden(ctx, batch)
-	if err != nil {
-		return fmt.Errorf("pipeline: rows from %d to %d: %w", window[0].Row, window[len(window)-1].Row, err)
-	}
-	for i, s := range batch {
+func (p *precompute) ended(ctx context.Context, seqs []sequence, ended []int, features [][]float32, rows []refcache.Row) error {
+	var batch []sequence
+	var states [][]float32
+	for _, i := range ended {
+		s := seqs[i]
 		if at := refcache.Round(features[i], p.cfg.Features); at >= 0 {
 			return &refcache.FeatureError{
-				ID: rows[s.pair].ID, Side: sideName(s.chosen), Token: at / p.ref.vocabulary.D, Value: features[i][at], DType: p.cfg.Features,
+				ID: rows[s.uses[0].pair].ID, Side: sideName(s.uses[0].chosen), Token: at / p.ref.vocabulary.D,
+				Value: features[i][at], DType: p.cfg.Features,
 			}
 		}
+		batch, states = append(batch, s), append(states, features[i])
 	}
-	logps, err := p.ref.logps(ctx, batch, features)
+	logps, err := p.ref.logps(ctx, batch, states)
 	if err != nil {
 		return err
 	}
 	for i, s := range batch {
-		if s.chosen {
-			rows[s.pair].ChosenFeatures, rows[s.pair].ChosenRefLogps = features[i], logps[i]
-		} else {
-			rows[s.pair].RejectedFeatures, rows[s.pair].RejectedRefLogps = features[i], logps[i]
+		for _, u := range s.uses {
+			row := &rows[u.pair]
+			if u.chosen {
+				row.ChosenFeatures, row.ChosenRefLogps = states[i], logps[i]
+			} else {
+				row.RejectedFeatures, row.RejectedRefLogps = states[i], logps[i]
+			}
 		}
 	}
 	return nil
