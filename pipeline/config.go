@@ -75,7 +75,7 @@ func DefaultPrecomputeConfig() PrecomputeConfig {
 		Reading:     datasets.DefaultOptions(),
 		Encode:      encode.DefaultOptions(),
 		Features:    refcache.F16,
-		BatchTokens: 512,
+		BatchTokens: 256,
 		Memory:      defaultMemory(),
 		PartPairs:   256,
 		MaxBadFrac:  0.01,

@@ -33,7 +33,8 @@ type lanes struct {
 // once, with the sequences that are complete by it; features[i] then holds the
 // states that predict the completion of sequence i, [n,D].
 func (r *reference) forward(ctx context.Context, seqs []sequence, plan []batch, features [][]float32,
-	ended func(b batch, seqs []int) error) error {
+	ended func(b batch, seqs []int) error,
+) error {
 	l := &lanes{
 		backbone: r.backbone, d: r.vocabulary.D, seqs: seqs, features: features, plan: plan, ended: ended,
 		taken: make([]bool, len(plan)), ran: map[*node]bool{},

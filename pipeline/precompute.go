@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 )
@@ -75,11 +76,12 @@ func checkCacheFolder(path string) error {
 
 // precompute is the state of one pass.
 type precompute struct {
-	cfg    PrecomputeConfig
-	ref    *reference
-	w      *refcache.Writer // nil until there is a part to write
-	report Reporter
-	start  time.Time
+	cfg     PrecomputeConfig
+	ref     *reference
+	w       *refcache.Writer // nil until there is a part to write
+	writing background
+	report  Reporter
+	start   time.Time
 	// position counts rows from the first on, earlier passes included.
 	position refcache.Position
 	kept     int64
@@ -106,6 +108,7 @@ func (p *precompute) create() error {
 
 func (p *precompute) close() {
 	if p.w != nil {
+		_ = p.writing.wait() // another error came first
 		p.w.Close()
 	}
 }
@@ -155,10 +158,13 @@ func (p *precompute) run(ctx context.Context) error {
 	if p.w == nil {
 		return p.noRows()
 	}
+	if err := p.writing.wait(); err != nil {
+		return err
+	}
 	return p.w.Finish(p.position)
 }
 
-// part scores a window and appends it to the cache.
+// part scores a window and appends it to the cache, where it is being written when part returns.
 func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 	rows, err := p.score(ctx, window)
 	if err != nil {
@@ -174,9 +180,13 @@ func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 		}
 		p.position, p.kept = position, kept
 	}
-	if err := p.w.WritePart(rows, p.position); err != nil {
+	if err := p.writing.wait(); err != nil {
 		return err
 	}
+	position := p.position
+	position.Dropped = datasets.Tally{}
+	position.Dropped.Merge(p.position.Dropped) // the next window counts on in its own
+	p.writing.start(func() error { return p.w.WritePart(rows, position) })
 	p.kept += int64(len(window))
 	return nil
 }
