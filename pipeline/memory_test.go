@@ -9,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
 func TestFirstBytes(t *testing.T) {
@@ -89,4 +91,27 @@ func TestEqualSequencesAreOne(t *testing.T) {
 		t.Errorf("%d of %d tokens were run, want 6 of 12", result.Tokens, result.SequenceTokens)
 	}
 	checkLogps(t, w, cfg.Out)
+}
+
+// A window is as long as what has to be run: a prompt that every pair has counts once.
+func TestASharedPromptCountsOnce(t *testing.T) {
+	pair := encode.Pair{Prompt: []int32{1, 2, 3, 4}}
+	before := []encode.Pair{{Prompt: []int32{1, 2, 5}}}
+	for _, c := range []struct {
+		kind   models.Continuation
+		window []encode.Pair
+		want   int64
+	}{
+		{models.NoContinuation, before, 8},
+		{models.NoContinuation, nil, 8},
+		{models.AnyPast, nil, 4},
+		{models.AnyPast, before, 2},
+		{models.OneByOne, []encode.Pair{pair}, 0},
+	} {
+		rt := &fakeRuntime{traits: models.Traits{Continuation: c.kind}}
+		p := &precompute{ref: &reference{backbone: fakeBackbone{rt}}}
+		if got := p.promptTokens(c.window, pair); got != c.want {
+			t.Errorf("%s behind %v: %d tokens, want %d", c.kind, c.window, got, c.want)
+		}
+	}
 }

@@ -41,7 +41,7 @@ func benchShape() referenceShape {
 		return referenceShape{"small", opt, 64, 16}
 	}
 	opt.V, opt.D, opt.FF, opt.Layers, opt.Heads, opt.KVHeads, opt.External = 49152, 576, 1536, 30, 9, 3, true
-	return referenceShape{"smollm2-135m", opt, 64, 4}
+	return referenceShape{"smollm2-135m", opt, 64, 12}
 }
 
 // BenchmarkReference times a reference pass from data file to cache in pairs a second. plain-x is how
