@@ -6,8 +6,9 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
-// worthTokens is how many tokens a shared stretch must save to be run by itself.
-const worthTokens = 16
+// worthTokens is how many tokens a shared stretch must save to be run by itself. On stories of 77
+// tokens 8 leaves 19.6 % saved where 1 saves 20.2 %, with less padding, and 32 saves 5.6 %.
+const worthTokens = 8
 
 // node is a stretch of tokens that sequences share from one position to another, and
 // that the backbone runs once. The nodes from a root to where a sequence ends are its tokens.
