@@ -47,6 +47,9 @@ type CachePort struct {
 	Heads, HeadDim int
 }
 
+// VectorBytes is the size of what one head holds of one token.
+func (c CachePort) VectorBytes() int { return c.HeadDim * int(c.DType.Bits()/8) }
+
 // Presents returns the names of the outputs that continue the cache.
 func (io *IO) Presents() []string {
 	var names []string
@@ -56,6 +59,16 @@ func (io *IO) Presents() []string {
 		}
 	}
 	return names
+}
+
+// CacheOf returns the cache port whose output has that name.
+func (io *IO) CacheOf(present string) (CachePort, bool) {
+	for _, c := range io.Cache {
+		if c.Present == present {
+			return c, true
+		}
+	}
+	return CachePort{}, false
 }
 
 var (

@@ -56,6 +56,9 @@ type PrecomputeConfig struct {
 	Features refcache.DType `json:"features" yaml:"features"`
 	// BatchTokens bounds the tokens of one run of the backbone, padding included.
 	BatchTokens int `json:"batch_tokens" yaml:"batch_tokens"`
+	// Memory bounds the keys and values that are kept and copied at once, bytes; less of it means
+	// less sharing and smaller batches.
+	Memory int64 `json:"memory" yaml:"memory"`
 	// PartPairs bounds the pairs of one part of the cache: the work a kill can lose.
 	PartPairs int `json:"part_pairs" yaml:"part_pairs"`
 	// Prune lets pairs that are not in the data leave a finished cache.
@@ -74,7 +77,8 @@ func DefaultPrecomputeConfig() PrecomputeConfig {
 		Reading:     datasets.DefaultOptions(),
 		Encode:      encode.DefaultOptions(),
 		Features:    refcache.F16,
-		BatchTokens: 4096,
+		BatchTokens: 256,
+		Memory:      defaultMemory(),
 		PartPairs:   256,
 		MaxBadFrac:  0.01,
 	}
@@ -91,6 +95,7 @@ func (c PrecomputeConfig) Validate() error {
 	k.that(c.Encode.Truncation == encode.KeepStart || c.Encode.Truncation == encode.KeepEnd,
 		"--truncation", c.Encode.Truncation, "keep_start or keep_end")
 	k.that(c.BatchTokens >= 1, "--batch-tokens", c.BatchTokens, "1 or more")
+	k.that(c.Memory >= 1, "--memory", c.Memory, "1 byte or more")
 	k.that(c.PartPairs >= 1, "--part-pairs", c.PartPairs, "1 or more")
 	k.that(c.Limit >= 0, "--limit", c.Limit, "0 (all) or more")
 	k.that(c.MaxBadFrac >= 0 && c.MaxBadFrac <= 1, "--max-bad-frac", c.MaxBadFrac, "a share from 0 to 1")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
@@ -22,11 +23,13 @@ type CostEstimate struct {
 	CompletionLengths Lengths `json:"completion_lengths"`
 	// CacheBytes is the size of the cache's parts and head.
 	CacheBytes int64 `json:"cache_bytes"`
-	// Tokens would be run, padding included, at TokensPerSecond, which was
-	// measured on Calibrated batches of this data.
-	Tokens          int64   `json:"tokens"`
+	// Work would be done at TokensPerSecond, padding included, which was
+	// measured on Calibrated pairs of this data.
+	Work
+	PaddingShare    float64 `json:"padding_share"`
+	SharedShare     float64 `json:"shared_share"`
 	TokensPerSecond float64 `json:"tokens_per_second"`
-	Calibrated      int     `json:"calibrated_batches"`
+	Calibrated      int     `json:"calibrated_pairs"`
 	Seconds         float64 `json:"seconds"`
 }
 
@@ -54,10 +57,10 @@ func (l Lengths) String() string {
 	return fmt.Sprintf("%.1f tokens on average, %d to %d", l.Mean(), l.Min, l.Max)
 }
 
-// The calibration ends after calibrationTime or calibrationBatches, whichever is first.
+// The calibration runs calibrationPairs at a time, and ends after calibrationTime.
 const (
-	calibrationTime    = 3 * time.Second
-	calibrationBatches = 8
+	calibrationTime  = 3 * time.Second
+	calibrationPairs = 8
 )
 
 // bytesPerPair is what a pair takes beside its tokens: id, weight and the offsets of its seven lists.
@@ -126,8 +129,7 @@ func (e *estimator) run(ctx context.Context) error {
 	return nil
 }
 
-// window counts the pairs of one part and calibrates on its batches while there
-// is time for it: from the middle of the plan, whose lengths are typical.
+// window counts the pairs of one part and calibrates on them while there is time for it.
 func (e *estimator) window(ctx context.Context, window []encode.Pair) error {
 	for _, pair := range window {
 		e.result.PromptLengths.add(len(pair.Prompt))
@@ -139,46 +141,65 @@ func (e *estimator) window(ctx context.Context, window []encode.Pair) error {
 	}
 	first := e.pass.kept
 	e.pass.kept += int64(len(window))
+	pairs := window
 	if u := e.pass.update; u != nil {
-		missing, err := u.count(first, window)
-		e.result.Tokens += paddedTokens(planBatches(sequences(missing), e.pass.cfg.BatchTokens))
-		return err
+		var err error
+		if pairs, err = u.count(first, window); err != nil {
+			return err
+		}
 	}
-	batches := planBatches(sequences(window), e.pass.cfg.BatchTokens)
-	e.result.Tokens += paddedTokens(batches)
-	for i := range batches {
-		if e.spent > calibrationTime || e.result.Calibrated == calibrationBatches {
+	seqs := sequences(pairs)
+	for _, s := range seqs {
+		e.result.addSequence(s)
+	}
+	for _, b := range plan(seqs, e.pass.ref.limits(e.pass.cfg)) {
+		e.result.add(b)
+	}
+	if e.pass.update != nil {
+		return nil
+	}
+	for pairs := range slices.Chunk(window, calibrationPairs) {
+		if e.spent > calibrationTime {
 			return nil
 		}
-		if err := e.calibrate(ctx, batches[(len(batches)/2+i)%len(batches)]); err != nil {
+		if err := e.calibrate(ctx, pairs); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// calibrate times a batch; the very first run is a warm-up and not counted.
-func (e *estimator) calibrate(ctx context.Context, batch []sequence) error {
-	runs := 1
+// calibrate times a few pairs; the very first is run before as a warm-up.
+func (e *estimator) calibrate(ctx context.Context, pairs []encode.Pair) error {
 	if e.result.Calibrated == 0 {
-		runs = 2
-	}
-	var took time.Duration
-	for range runs {
-		start := time.Now()
-		features, err := e.pass.ref.hidden(ctx, batch)
-		if err != nil {
+		if _, err := e.time(ctx, pairs[:1]); err != nil {
 			return err
 		}
-		if _, err := e.pass.ref.logps(ctx, batch, features); err != nil {
-			return err
-		}
-		took = time.Since(start)
 	}
-	e.spent += took
-	e.ran += int64(len(batch) * len(batch[0].ids))
-	e.result.Calibrated++
-	return nil
+	start := time.Now()
+	w, err := e.time(ctx, pairs)
+	e.spent += time.Since(start)
+	e.ran += w.PaddedTokens
+	e.result.Calibrated += len(pairs)
+	return err
+}
+
+// time runs pairs as the pass does, and says what that was.
+func (e *estimator) time(ctx context.Context, pairs []encode.Pair) (w Work, err error) {
+	ref := e.pass.ref
+	seqs := sequences(pairs)
+	features := make([][]float32, len(seqs))
+	err = ref.forward(ctx, seqs, plan(seqs, ref.limits(e.pass.cfg)), features, func(b batch, ended []int) error {
+		w.add(b)
+		var batch []sequence
+		var states [][]float32
+		for _, i := range ended {
+			batch, states = append(batch, seqs[i]), append(states, features[i])
+		}
+		_, err := ref.logps(ctx, batch, states)
+		return err
+	})
+	return w, err
 }
 
 func (e *estimator) estimate() CostEstimate {
@@ -194,9 +215,10 @@ func (e *estimator) estimate() CostEstimate {
 	completion := e.tokens[1] + e.tokens[2]
 	perToken := int64(4 + 4 + v.D*p.cfg.Features.Size())
 	r.CacheBytes = p.kept*bytesPerPair + 4*e.tokens[0] + completion*perToken + 4*int64(len(v.Weight)+len(v.Bias))
+	r.PaddingShare, r.SharedShare = r.Padding(), r.Shared()
 	if seconds := e.spent.Seconds(); seconds > 0 {
 		r.TokensPerSecond = float64(e.ran) / seconds
-		r.Seconds = math.Ceil(10*float64(r.Tokens)/r.TokensPerSecond) / 10
+		r.Seconds = math.Ceil(10*float64(r.PaddedTokens)/r.TokensPerSecond) / 10
 	}
 	return r
 }

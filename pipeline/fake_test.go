@@ -2,12 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dpo-pipe/dpo-pipe/models"
@@ -32,7 +34,7 @@ func newWorld(t testing.TB) *world {
 	opt := onnxtest.Default()
 	opt.V = worldVocabulary
 	w := &world{t: t, dir: t.TempDir(), decoder: onnxtest.New(opt)}
-	w.rt = &fakeRuntime{decoder: w.decoder}
+	w.rt = newFakeRuntime(w.decoder)
 	must(t, os.Mkdir(w.path("model"), 0o777))
 	must(t, w.decoder.WriteDir(w.path("model")))
 	w.write("model/tokenizer.json", byteTokenizer(t))
@@ -127,8 +129,12 @@ func gonumEngine(_ string, v *models.Vocabulary) (models.Engine, error) {
 // heads with gonum. calls counts runs of the backbone; before each, stop is asked.
 type fakeRuntime struct {
 	decoder *onnxtest.Decoder
+	traits  models.Traits
+	mu      sync.Mutex
 	calls   int
-	stop    func(call int) error
+	// tokens counts those that were run.
+	tokens int
+	stop   func(call int) error
 	// wrong is added to every log-prob of a whole model.
 	wrong float64
 	// says is what whole models generate.
@@ -159,24 +165,69 @@ func (f *fakeRuntime) OpenLanguageModel(path string) (LanguageModel, error) {
 	return &fakeModel{f, models.NewGonum(split.vocabulary)}, split.model.Close()
 }
 
+// newFakeRuntime counts four bytes for a token's cache: its id.
+func newFakeRuntime(d *onnxtest.Decoder) *fakeRuntime {
+	return &fakeRuntime{decoder: d, traits: models.Traits{Continuation: models.AnyPast, CacheBytes: 4, Lanes: 1}}
+}
+
 type fakeBackbone struct{ *fakeRuntime }
 
-func (b fakeBackbone) Hidden(ctx context.Context, seqs [][]int32, from []int, dst [][]float32) error {
+func (b fakeBackbone) Traits() models.Traits { return b.traits }
+
+// Run knows the past by the ids that the caches hold, and refuses what the traits do.
+func (b fakeBackbone) Run(ctx context.Context, batch []*models.Run) error {
+	b.mu.Lock()
 	b.calls++
+	call := b.calls
+	b.mu.Unlock()
 	if b.stop != nil {
-		if err := b.stop(b.calls); err != nil {
+		if err := b.stop(call); err != nil {
 			return err
 		}
 	}
-	for i, seq := range seqs {
-		dst[i] = dst[i][:0]
-		for _, h := range b.decoder.Hidden(seq)[from[i] : len(seq)-1] {
-			for _, x := range h {
-				dst[i] = append(dst[i], float32(x))
+	for _, r := range batch {
+		past, most := r.PastTokens(), batch[0].PastTokens()
+		switch c := b.traits.Continuation; {
+		case past > 0 && c == models.NoContinuation, past > 0 && c == models.OneByOne && len(batch) > 1,
+			past != most && c == models.EqualPast, len(r.IDs) == 0:
+			return fmt.Errorf("a run of %d tokens after %d in a batch of %d: can do %s", len(r.IDs), past, len(batch), c)
+		}
+		var ids []int32
+		for _, c := range r.Past {
+			ids = append(ids, idsOf(c)...)
+		}
+		ids = append(ids, r.IDs...)
+		r.Hidden = r.Hidden[:0]
+		if r.From < len(r.IDs) {
+			for _, h := range b.decoder.Hidden(ids)[past+r.From:] {
+				for _, x := range h {
+					r.Hidden = append(r.Hidden, float32(x))
+				}
 			}
 		}
+		if r.Keep {
+			r.Cache = cacheOf(r.IDs)
+		}
+		b.mu.Lock()
+		b.tokens += len(r.IDs)
+		b.mu.Unlock()
 	}
 	return ctx.Err()
+}
+
+func cacheOf(ids []int32) *models.Cache {
+	var data []byte
+	for _, id := range ids {
+		data = binary.LittleEndian.AppendUint32(data, uint32(id))
+	}
+	return &models.Cache{Tokens: len(ids), Data: [][]byte{data}}
+}
+
+func idsOf(c *models.Cache) (ids []int32) {
+	for i := range c.Tokens {
+		ids = append(ids, int32(binary.LittleEndian.Uint32(c.Data[0][4*i:])))
+	}
+	return ids
 }
 
 func (fakeBackbone) Close() error { return nil }
@@ -187,12 +238,12 @@ type fakeModel struct {
 }
 
 func (m *fakeModel) Logps(ctx context.Context, seq []int32, from int) ([]float64, error) {
-	hidden := make([][]float32, 1)
-	if err := (fakeBackbone{m.fakeRuntime}).Hidden(ctx, [][]int32{seq}, []int{from - 1}, hidden); err != nil {
+	run := &models.Run{IDs: seq[:len(seq)-1], From: from - 1}
+	if err := (fakeBackbone{m.fakeRuntime}).Run(ctx, []*models.Run{run}); err != nil {
 		return nil, err
 	}
 	var out models.Tokens
-	rows := models.Rows{N: len(seq) - from, Hidden: hidden[0], Targets: seq[from:]}
+	rows := models.Rows{N: len(seq) - from, Hidden: run.Hidden, Targets: seq[from:]}
 	if err := models.Forward(ctx, m.engine, rows, models.Addition{}, &out); err != nil {
 		return nil, err
 	}

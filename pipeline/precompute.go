@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 )
@@ -19,9 +20,11 @@ type PrecomputeResult struct {
 	// Parts is the number of part files, Resumed how many were there before.
 	Parts   int `json:"parts"`
 	Resumed int `json:"resumed_parts"`
-	// Tokens were run through the backbone by this process; PaddedTokens adds padding.
-	Tokens       int64   `json:"tokens"`
-	PaddedTokens int64   `json:"padded_tokens"`
+	// Work is what this process ran through the backbone.
+	Work
+	// PaddingShare and SharedShare are Work's Padding and Shared.
+	PaddingShare float64 `json:"padding_share"`
+	SharedShare  float64 `json:"shared_share"`
 	Seconds      float64 `json:"seconds"`
 	// Update is there where a finished cache of other data was brought to this one.
 	Update *UpdateCounts `json:"update,omitempty"`
@@ -90,12 +93,13 @@ func checkCacheFolder(path string) error {
 
 // precompute is the state of one pass.
 type precompute struct {
-	cfg    PrecomputeConfig
-	ref    *reference
-	w      *refcache.Writer // nil until there is a part to write
-	update *update          // nil where no cache is updated
-	report Reporter
-	start  time.Time
+	cfg     PrecomputeConfig
+	ref     *reference
+	w       *refcache.Writer // nil until there is a part to write
+	writing background
+	update  *update // nil where no cache is updated
+	report  Reporter
+	start   time.Time
 	// position counts rows from the first on, earlier passes included.
 	position refcache.Position
 	kept     int64
@@ -126,6 +130,7 @@ func (p *precompute) create(ctx context.Context) (err error) {
 
 func (p *precompute) close() {
 	if p.w != nil {
+		_ = p.writing.wait() // another error came first
 		p.w.Close()
 	}
 }
@@ -144,6 +149,7 @@ func (p *precompute) finished() (PrecomputeResult, error) {
 			return PrecomputeResult{}, err
 		}
 	}
+	p.result.PaddingShare, p.result.SharedShare = p.result.Padding(), p.result.Shared()
 	p.result.Seconds = time.Since(p.start).Seconds()
 	return p.result, nil
 }
@@ -178,10 +184,13 @@ func (p *precompute) run(ctx context.Context) error {
 	if p.w == nil {
 		return p.noRows()
 	}
+	if err := p.writing.wait(); err != nil {
+		return err
+	}
 	return p.w.Finish(p.position)
 }
 
-// part scores a window and appends it to the cache.
+// part scores a window and appends it to the cache, where it is being written when part returns.
 func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 	rows, err := p.score(ctx, window)
 	if err != nil {
@@ -197,9 +206,13 @@ func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 		}
 		p.position, p.kept = position, kept
 	}
-	if err := p.w.WritePart(rows, p.position); err != nil {
+	if err := p.writing.wait(); err != nil {
 		return err
 	}
+	position := p.position
+	position.Dropped = datasets.Tally{}
+	position.Dropped.Merge(p.position.Dropped) // the next window counts on in its own
+	p.writing.start(func() error { return p.w.WritePart(rows, position) })
 	p.kept += int64(len(window))
 	return nil
 }
@@ -214,23 +227,29 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 	for i := range left {
 		left[i] = 2
 	}
-	for _, batch := range planBatches(sequences(window), p.cfg.BatchTokens) {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
+	seqs := sequences(window)
+	features := make([][]float32, len(seqs))
+	err := p.ref.forward(ctx, seqs, plan(seqs, p.ref.limits(p.cfg)), features, func(b batch, ended []int) error {
+		if err := p.ended(ctx, seqs, ended, features, rows); err != nil {
+			return err
 		}
-		if err := p.batch(ctx, window, batch, rows); err != nil {
-			return nil, err
-		}
-		for _, s := range batch {
-			p.result.Tokens += int64(len(s.ids))
-			if left[s.pair]--; left[s.pair] == 0 {
-				p.fresh++
+		p.result.add(b)
+		for _, i := range ended {
+			p.result.addSequence(seqs[i])
+			for _, s := range seqs[i].uses {
+				if left[s.pair]--; left[s.pair] == 0 {
+					p.fresh++
+				}
 			}
 		}
-		p.result.PaddedTokens += int64(len(batch) * len(batch[0].ids))
 		p.progress()
+		return nil
+	})
+	var feature *refcache.FeatureError
+	if err != nil && !errors.As(err, &feature) {
+		err = fmt.Errorf("pipeline: rows from %d to %d: %w", window[0].Row, window[len(window)-1].Row, err)
 	}
-	return rows, nil
+	return rows, err
 }
 
 // rowOf is what the cache holds of a pair that is not scored.
@@ -240,30 +259,34 @@ func rowOf(pair encode.Pair) refcache.Row {
 	}
 }
 
-// batch fills in features and log-probs of one run of the model. Features are
+// ended fills in features and log-probs of the sequences that a batch completed. Features are
 // rounded to what the cache stores before log-probs are taken from them, so
 // that training starts at a log-ratio of 0.
-func (p *precompute) batch(ctx context.Context, window []encode.Pair, batch []sequence, rows []refcache.Row) error {
-	features, err := p.ref.hidden(ctx, batch)
-	if err != nil {
-		return fmt.Errorf("pipeline: rows from %d to %d: %w", window[0].Row, window[len(window)-1].Row, err)
-	}
-	for i, s := range batch {
+func (p *precompute) ended(ctx context.Context, seqs []sequence, ended []int, features [][]float32, rows []refcache.Row) error {
+	var batch []sequence
+	var states [][]float32
+	for _, i := range ended {
+		s := seqs[i]
 		if at := refcache.Round(features[i], p.cfg.Features); at >= 0 {
 			return &refcache.FeatureError{
-				ID: rows[s.pair].ID, Side: sideName(s.chosen), Token: at / p.ref.vocabulary.D, Value: features[i][at], DType: p.cfg.Features,
+				ID: rows[s.uses[0].pair].ID, Side: sideName(s.uses[0].chosen), Token: at / p.ref.vocabulary.D,
+				Value: features[i][at], DType: p.cfg.Features,
 			}
 		}
+		batch, states = append(batch, s), append(states, features[i])
 	}
-	logps, err := p.ref.logps(ctx, batch, features)
+	logps, err := p.ref.logps(ctx, batch, states)
 	if err != nil {
 		return err
 	}
 	for i, s := range batch {
-		if s.chosen {
-			rows[s.pair].ChosenFeatures, rows[s.pair].ChosenRefLogps = features[i], logps[i]
-		} else {
-			rows[s.pair].RejectedFeatures, rows[s.pair].RejectedRefLogps = features[i], logps[i]
+		for _, u := range s.uses {
+			row := &rows[u.pair]
+			if u.chosen {
+				row.ChosenFeatures, row.ChosenRefLogps = states[i], logps[i]
+			} else {
+				row.RejectedFeatures, row.RejectedRefLogps = states[i], logps[i]
+			}
 		}
 	}
 	return nil

@@ -184,8 +184,8 @@ func TestEstimateCountsWhatThePassWrites(t *testing.T) {
 	result, err := Precompute(context.Background(), cfg, w.rt, nil)
 	must(t, err)
 	if e.Counts.Kept != result.Counts.Kept || e.Counts.ChosenTokens != result.Counts.ChosenTokens ||
-		e.Counts.PromptTokens != result.Counts.PromptTokens || e.Tokens != result.PaddedTokens {
-		t.Errorf("estimated %+v and %d tokens, the pass had %+v and %d", e.Counts, e.Tokens, result.Counts, result.PaddedTokens)
+		e.Counts.PromptTokens != result.Counts.PromptTokens || e.Work != result.Work {
+		t.Errorf("estimated %+v and %+v, the pass had %+v and %+v", e.Counts, e.Work, result.Counts, result.Work)
 	}
 	var size int64
 	for name, content := range tree(t, cfg.Out) {

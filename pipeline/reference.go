@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"strconv"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
@@ -71,7 +72,7 @@ func (s *splitModel) dense() error {
 
 // openBackbone opens everything in front of the LM head.
 func (s *splitModel) openBackbone(rt Runtime) (Backbone, error) {
-	m, err := s.model.Backbone(s.head)
+	m, err := s.model.Backbone(s.head, s.io.Presents()...)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +95,7 @@ func openReference(ctx context.Context, cfg PrecomputeConfig, rt Runtime) (*refe
 	if r.backbone, err = split.openBackbone(rt); err != nil {
 		return nil, err
 	}
+	r.identity["continuation"] = r.backbone.Traits().Continuation.String()
 	if r.engine, err = rt.OpenEngine(r.vocabulary); err != nil {
 		r.close()
 		return nil, err
@@ -127,7 +129,8 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 	id := map[string]string{
 		"model": model, "data": data, "features": string(cfg.Features),
 		"batch_tokens": strconv.Itoa(cfg.BatchTokens), "part_pairs": strconv.Itoa(cfg.PartPairs),
-		"limit": strconv.FormatInt(cfg.Limit, 10), "columns": string(columns),
+		"memory": strconv.FormatInt(cfg.Memory, 10),
+		"limit":  strconv.FormatInt(cfg.Limit, 10), "columns": string(columns),
 	}
 	maps.Copy(id, enc.Identity())
 	maps.Copy(id, rt.Identity())
@@ -164,19 +167,21 @@ func modelSHA256(path string) (string, error) {
 	return sum, errors.Join(err, m.Close())
 }
 
-// hidden runs a batch of sequences and returns the states that predict their
-// completion tokens.
-func (r *reference) hidden(ctx context.Context, batch []sequence) ([][]float32, error) {
-	ids := make([][]int32, len(batch))
-	from := make([]int, len(batch))
-	features := make([][]float32, len(batch))
-	for i, s := range batch {
-		ids[i], from[i] = s.ids, s.prompt-1
+// limits are those of the settings, for what the backbone can do.
+func (r *reference) limits(cfg PrecomputeConfig) limits {
+	t := r.backbone.Traits()
+	l := limits{continuation: t.Continuation, tokens: cfg.BatchTokens, cached: math.MaxInt, kept: math.MaxInt, worth: worthTokens}
+	if t.CacheBytes > 0 {
+		l.cached = int(cfg.Memory / batchShare / t.CacheBytes)
+		l.kept = int(cfg.Memory / keptShare / t.CacheBytes)
 	}
-	return features, r.backbone.Hidden(ctx, ids, from, features)
+	if t.Continuation == models.NoContinuation {
+		l.worth = math.MaxInt
+	}
+	return l
 }
 
-// logps scores the completion tokens of a batch from their features with the
+// logps scores the completion tokens of sequences from their features with the
 // frozen head, in blocks of rows: never more than a block of logits exists.
 func (r *reference) logps(ctx context.Context, batch []sequence, features [][]float32) ([][]float32, error) {
 	var targets []int32

@@ -25,12 +25,12 @@ type Runtime interface {
 // A Backbone is the frozen transformer up to the hidden states that feed the LM
 // head.
 type Backbone interface {
-	// Hidden runs one batch of token sequences. Row t of dst[i] receives the
-	// hidden state at position from[i]+t, up to len(seqs[i])-2: the states that
-	// predict the tokens from from[i]+1 on. dst[i] is grown to [n_i,D], float32,
-	// row-major. The result of a sequence must not depend on its batch mates
-	// beyond float rounding.
-	Hidden(ctx context.Context, seqs [][]int32, from []int, dst [][]float32) error
+	// Traits says which runs may follow others and how many batches to run at once.
+	Traits() models.Traits
+	// Run runs a batch and fills in Hidden, and Cache where it is to be kept, of every run. A run's
+	// result must not depend on its batch mates, nor on how what precedes it was cut into
+	// runs, beyond float rounding. It is safe for concurrent use.
+	Run(ctx context.Context, batch []*models.Run) error
 	// Close frees what the backbone holds.
 	Close() error
 }

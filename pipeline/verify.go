@@ -167,12 +167,12 @@ func (v *verifier) completion(ctx context.Context, row *refcache.Row, chosen boo
 	if err != nil {
 		return err
 	}
-	exact := make([][]float32, 1)
-	if err := v.backbone.Hidden(ctx, [][]int32{seq}, []int{len(row.Prompt) - 1}, exact); err != nil {
+	exact := &models.Run{IDs: seq[:len(seq)-1], From: len(row.Prompt) - 1}
+	if err := v.backbone.Run(ctx, []*models.Run{exact}); err != nil {
 		return err
 	}
 	var head, rounded models.Tokens
-	if err := models.Score(ctx, v.engine, v.head, models.Rows{N: len(ids), Hidden: exact[0], Targets: ids}, &head); err != nil {
+	if err := models.Score(ctx, v.engine, v.head, models.Rows{N: len(ids), Hidden: exact.Hidden, Targets: ids}, &head); err != nil {
 		return err
 	}
 	if err := models.Score(ctx, v.engine, v.head, models.Rows{N: len(ids), Hidden: cached, Targets: ids}, &rounded); err != nil {

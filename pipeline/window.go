@@ -7,6 +7,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
+	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
 // What a window holds at most, beside cfg.PartPairs: tokens bound the time that a
@@ -42,11 +43,24 @@ func (p *precompute) window(ctx context.Context, s *source) (window []encode.Pai
 		p.position.Apart += count(pair.Apart)
 		p.position.Truncated += count(pair.Truncated)
 		completion := int64(len(pair.Chosen) + len(pair.Rejected))
-		tokens += completion + 2*int64(len(pair.Prompt))
+		tokens += completion + p.promptTokens(window, pair)
 		bytes += 4 * completion * int64(p.ref.vocabulary.D)
 		window = append(window, pair)
 	}
 	return window, false, p.checkRows(false)
+}
+
+// promptTokens is about how many tokens of a pair's prompt have to be run: where the model can go on
+// behind a cache, once what differs from the prompt before it.
+func (p *precompute) promptTokens(window []encode.Pair, pair encode.Pair) int64 {
+	n := int64(len(pair.Prompt))
+	if p.ref.backbone.Traits().Continuation == models.NoContinuation {
+		return 2 * n
+	}
+	if len(window) > 0 {
+		n -= int64(shared(window[len(window)-1].Prompt, pair.Prompt))
+	}
+	return n
 }
 
 func count(b bool) int64 {

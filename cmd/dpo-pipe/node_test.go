@@ -131,13 +131,13 @@ func (x *exported) headLogps(t *testing.T, rt *ort.Runtime, sequences []sequence
 	}
 	var logps [][]float64
 	for _, seq := range sequences {
-		hidden := make([][]float32, 1)
-		if err := backbone.Hidden(t.Context(), [][]int32{seq.IDs}, []int{seq.From - 1}, hidden); err != nil {
+		run := &models.Run{IDs: seq.IDs[:len(seq.IDs)-1], From: seq.From - 1}
+		if err := backbone.Run(t.Context(), []*models.Run{run}); err != nil {
 			t.Fatal(err)
 		}
 		targets := seq.IDs[seq.From:]
 		var tokens models.Tokens
-		if err := models.Score(t.Context(), engine, lora, models.Rows{N: len(targets), Hidden: hidden[0], Targets: targets}, &tokens); err != nil {
+		if err := models.Score(t.Context(), engine, lora, models.Rows{N: len(targets), Hidden: run.Hidden, Targets: targets}, &tokens); err != nil {
 			t.Fatal(err)
 		}
 		logps = append(logps, tokens.Logps)

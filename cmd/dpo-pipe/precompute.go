@@ -36,6 +36,7 @@ func (a *app) precomputeCommand() *cli.Command {
 		&cli.StringFlag{Name: "truncation", Value: string(def.Encode.Truncation), Usage: "what of a longer one is kept: keep_start or keep_end"},
 		&cli.StringFlag{Name: "features", Value: string(def.Features), Usage: "how hidden states are stored: f16 or f32"},
 		&cli.IntFlag{Name: "batch-tokens", Value: def.BatchTokens, Usage: "tokens of one run of the model, padding included"},
+		&cli.StringFlag{Name: "memory", Usage: "`BYTES` (512m, 4g) of keys and values kept and copied at once; less means less sharing", DefaultText: "by the machine: " + bytesText(def.Memory)},
 		&cli.IntFlag{Name: "part-pairs", Value: def.PartPairs, Usage: "most pairs in one part of the cache, the work a kill can lose"},
 		&cli.StringFlag{Name: "chat-template", Value: def.Encode.ChatTemplate, Usage: "auto (the model's), none, or a Jinja `FILE`"},
 		&cli.Int64Flag{Name: "limit", Usage: "stop after `N` usable pairs", DefaultText: "all"},
@@ -73,7 +74,7 @@ func columnsFrom(c *cli.Context) datasets.Columns {
 	}
 }
 
-func precomputeConfigFrom(c *cli.Context) pipeline.PrecomputeConfig {
+func precomputeConfigFrom(c *cli.Context) (pipeline.PrecomputeConfig, error) {
 	cfg := pipeline.DefaultPrecomputeConfig()
 	cfg.Model, cfg.ModelFile = c.String("model"), c.String("model-file")
 	cfg.Data = c.StringSlice(dataFlag)
@@ -86,11 +87,21 @@ func precomputeConfigFrom(c *cli.Context) pipeline.PrecomputeConfig {
 	cfg.BatchTokens, cfg.PartPairs = c.Int("batch-tokens"), c.Int("part-pairs")
 	cfg.Limit, cfg.Strict, cfg.MaxBadFrac = c.Int64("limit"), c.Bool("strict"), c.Float64("max-bad-frac")
 	cfg.Prune = c.Bool("prune")
-	return cfg
+	if text := c.String("memory"); text != "" {
+		n, err := parseBytes(text)
+		if err != nil {
+			return cfg, &pipeline.FieldError{Field: "--memory", Value: text, Want: "bytes, with k, m, g or t behind them (512m, 4g)"}
+		}
+		cfg.Memory = n
+	}
+	return cfg, nil
 }
 
 func (a *app) precompute(c *cli.Context) error {
-	cfg := precomputeConfigFrom(c)
+	cfg, err := precomputeConfigFrom(c)
+	if err != nil {
+		return err
+	}
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -154,12 +165,12 @@ func (a *app) estimate(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pi
 	fmt.Fprintf(a.stdout, "  prompt      %s\n  completion  %s\n", e.PromptLengths, e.CompletionLengths)
 	fmt.Fprintf(a.stdout, "  truncated   %s pairs; encoded apart %s\n", thousands(e.Counts.Truncated), thousands(e.Counts.Apart))
 	fmt.Fprintf(a.stdout, "  cache size  %s\n", bytesText(e.CacheBytes))
+	fmt.Fprintf(a.stdout, "  to run      %s\n", workText(e.Work))
 	if e.Update != nil {
-		fmt.Fprintf(a.stdout, "  model       %s tokens\n", thousands(e.Tokens))
 		return nil
 	}
-	fmt.Fprintf(a.stdout, "  time        about %s (%s tokens at %s a second, measured on %d batches)\n",
-		time.Duration(e.Seconds*float64(time.Second)).Round(time.Second), thousands(e.Tokens), thousands(int64(e.TokensPerSecond)), e.Calibrated)
+	fmt.Fprintf(a.stdout, "  time        about %s (%s tokens a second, measured on %d pairs)\n",
+		time.Duration(e.Seconds*float64(time.Second)).Round(time.Second), thousands(int64(e.TokensPerSecond)), e.Calibrated)
 	return nil
 }
 
@@ -172,6 +183,9 @@ func printPrecompute(w io.Writer, r pipeline.PrecomputeResult) {
 	fmt.Fprintln(w, ")")
 	if u := r.Update; u != nil {
 		fmt.Fprintf(w, "  updated     %s\n", updateText(u))
+	}
+	if r.Tokens > 0 {
+		fmt.Fprintf(w, "  ran %s\n", workText(r.Work))
 	}
 	printDropped(w, r.Counts)
 	for _, finding := range r.PassedOver {
@@ -189,6 +203,12 @@ func printPrecompute(w io.Writer, r pipeline.PrecomputeResult) {
 // updateText says what becomes of pairs where a cache is brought to other data.
 func updateText(u *pipeline.UpdateCounts) string {
 	return fmt.Sprintf("%s pairs reused, %s computed, %s dropped", thousands(u.Reused), thousands(u.Computed), thousands(u.Dropped))
+}
+
+// workText says what was run of what a pass without sharing would run.
+func workText(w pipeline.Work) string {
+	return fmt.Sprintf("%s of %s tokens (%.1f %% saved by sharing, %.1f %% padding added)",
+		thousands(w.Tokens), thousands(w.SequenceTokens), 100*w.Shared(), 100*w.Padding())
 }
 
 // printDropped lists unusable rows by reason with the first few positions.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
 const (
@@ -117,11 +119,11 @@ func TestHiddenIsDeterministic(t *testing.T) {
 	path := sharedModel(t, "tinystories-ple/model.onnx")
 	seqs, _ := unzip(drawnTexts(4096, 40, 33, 65))
 	run := func(s split) [][]float32 {
-		dst := make([][]float32, len(seqs))
-		if err := s.backbone.Hidden(t.Context(), seqs, []int{0, 3, 9}, dst); err != nil {
+		hidden, err := s.hidden(t, seqs, []int{0, 3, 9})
+		if err != nil {
 			t.Fatal(err)
 		}
-		return dst
+		return hidden
 	}
 	first := openSplit(t, r, path)
 	want := run(first)
@@ -167,7 +169,7 @@ func TestVariantsAgree(t *testing.T) {
 	}
 }
 
-func TestHiddenRefuses(t *testing.T) {
+func TestRunRefuses(t *testing.T) {
 	s := openSplit(t, openRuntime(t), sharedModel(t, "stories260K/model.onnx"))
 	for _, c := range []struct {
 		name string
@@ -177,18 +179,18 @@ func TestHiddenRefuses(t *testing.T) {
 	}{
 		{"token too large", []int32{1, 512, 3}, 0, "sequence 0 position 1: token id 512 is outside the vocabulary [0, 512)"},
 		{"token negative", []int32{1, 2, -1}, 0, "sequence 0 position 2: token id -1"},
-		{"one token", []int32{1}, 0, "sequence 0 of 1 tokens"},
-		{"start past the end", []int32{1, 2}, 2, "from position 2"},
-		{"start negative", []int32{1, 2}, -1, "from position -1"},
+		{"no token", nil, 0, "run 0 of 0 tokens"},
+		{"start past the end", []int32{1, 2}, 3, "states from 3"},
+		{"start negative", []int32{1, 2}, -1, "states from -1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := s.backbone.Hidden(t.Context(), [][]int32{c.seq}, []int{c.from}, make([][]float32, 1))
+			err := s.backbone.Run(t.Context(), []*models.Run{{IDs: c.seq, From: c.from}})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error is %v, want one with %q", err, c.want)
 			}
 		})
 	}
-	if err := s.backbone.Hidden(t.Context(), nil, nil, nil); err != nil {
+	if err := s.backbone.Run(t.Context(), nil); err != nil {
 		t.Errorf("an empty batch gives %v", err)
 	}
 }
@@ -197,8 +199,7 @@ func TestHiddenRefuses(t *testing.T) {
 // checked by openRuntime.
 func TestCancelledRunLeavesNothing(t *testing.T) {
 	s := openSplit(t, openRuntime(t), sharedModel(t, "tinystories-ple/model.onnx"))
-	seqs := [][]int32{make([]int32, 512), make([]int32, 512)}
-	dst := make([][]float32, 2)
+	runs := []*models.Run{{IDs: make([]int32, 512)}, {IDs: make([]int32, 512)}}
 	why := errors.New("enough")
 	ended := 0
 	for _, after := range []time.Duration{-1, 0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
@@ -208,7 +209,7 @@ func TestCancelledRunLeavesNothing(t *testing.T) {
 		} else {
 			time.AfterFunc(after, func() { cancel(why) })
 		}
-		err := s.backbone.Hidden(ctx, seqs, []int{0, 0}, dst)
+		err := s.backbone.Run(ctx, runs)
 		if err != nil {
 			ended++
 			if !errors.Is(err, why) {
@@ -223,10 +224,10 @@ func TestCancelledRunLeavesNothing(t *testing.T) {
 	if ended < 2 {
 		t.Errorf("%d of 5 runs were ended, want 2 or more", ended)
 	}
-	if err := s.backbone.Hidden(t.Context(), seqs, []int{0, 0}, dst); err != nil {
+	if err := s.backbone.Run(t.Context(), runs); err != nil {
 		t.Errorf("after cancelled runs: %v", err)
 	}
-	if math.IsNaN(float64(dst[0][0])) {
+	if math.IsNaN(float64(runs[0].Hidden[0])) {
 		t.Error("hidden state is NaN after cancelled runs")
 	}
 }

@@ -131,7 +131,7 @@ func TestNonFiniteHiddenStateIsNamed(t *testing.T) {
 	spoilEmbedding(t, m, d.V, 7)
 	s := splitModel(t, r, m)
 	seqs := [][]int32{{1, 2, 3}, {4, 5, 7, 6, 1}}
-	err = s.backbone.Hidden(t.Context(), seqs, []int{0, 1}, make([][]float32, 2))
+	_, err = s.hidden(t, seqs, []int{0, 1})
 	var bad *NonFiniteError
 	if !errors.As(err, &bad) || bad.Sequence != 1 || bad.Position != 1 {
 		t.Fatalf("error is %v, want sequence 1 position 1", err)

@@ -18,11 +18,13 @@ type feeder struct {
 	fills []func(b *batch, vs *values) ortgo.Value
 }
 
-// batch is what one run of a decoder reads: B rows of up to T new tokens behind P
-// cached ones, padded on the right with token 0. Attention is causal, so padding never reaches
-// the tokens before it.
+// batch is what one run of a decoder reads: B rows of up to T new tokens behind up to P
+// cached ones. New tokens are padded on the right with token 0: attention is causal, so that never
+// reaches the tokens before it. Pasts are padded on the left, which the mask hides.
 type batch struct {
 	rows, width, past int
+	// pasts are the rows' own cached tokens; nil where every row has past of them.
+	pasts []int
 	// ids holds the rows' new tokens.
 	ids [][]int32
 	// cache holds the bytes of the past of every cache input, or is nil where past is 0.
@@ -85,16 +87,25 @@ func (b *batch) inputIDs(vs *values, p onnx.Port) ortgo.Value {
 
 func (b *batch) attentionMask(vs *values, p onnx.Port) ortgo.Value {
 	return vs.matrix(p.DType, b.rows, b.past+b.width, func(row, t int) int64 {
-		if t < b.past+len(b.ids[row]) {
+		if t >= b.past-b.pastOf(row) && t < b.past+len(b.ids[row]) {
 			return 1
 		}
 		return 0
 	})
 }
 
-// positionIDs count on through the padding: any valid position will do there.
+// positionIDs repeat the last one in the padding: any valid position will do there.
 func (b *batch) positionIDs(vs *values, p onnx.Port) ortgo.Value {
-	return vs.matrix(p.DType, b.rows, b.width, func(_, t int) int64 { return int64(b.past + t) })
+	return vs.matrix(p.DType, b.rows, b.width, func(row, t int) int64 {
+		return int64(b.pastOf(row) + min(t, len(b.ids[row])-1))
+	})
+}
+
+func (b *batch) pastOf(row int) int {
+	if b.pasts == nil {
+		return b.past
+	}
+	return b.pasts[row]
 }
 
 func (b *batch) keepLogits(vs *values, p onnx.Port) ortgo.Value {

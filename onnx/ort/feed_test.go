@@ -20,6 +20,8 @@ func TestFeederFillsEveryInput(t *testing.T) {
 	padded.keep = 2
 	cached := newBatch([][]int32{{7}})
 	cached.past, cached.keep = 2, 1
+	uneven := newBatch([][]int32{{7}, {5, 6}})
+	uneven.past, uneven.pasts = 2, []int{2, 1}
 	for _, c := range []struct {
 		name  string
 		dt    onnx.DType
@@ -32,7 +34,9 @@ func TestFeederFillsEveryInput(t *testing.T) {
 		{"input_ids", onnx.Int32, []onnx.Dim{rows, cols}, func(io *onnx.IO, p onnx.Port) { io.InputIDs = p }, padded, []float32{7, 8, 9, 5, 0, 0}},
 		{"attention_mask", onnx.Int64, []onnx.Dim{rows, both}, func(io *onnx.IO, p onnx.Port) { io.AttentionMask = p }, padded, []float32{1, 1, 1, 1, 0, 0}},
 		{"attention_mask", onnx.Int32, []onnx.Dim{rows, both}, func(io *onnx.IO, p onnx.Port) { io.AttentionMask = p }, cached, []float32{1, 1, 1}},
-		{"position_ids", onnx.Int64, []onnx.Dim{rows, cols}, func(io *onnx.IO, p onnx.Port) { io.PositionIDs = p }, padded, []float32{0, 1, 2, 0, 1, 2}},
+		{"position_ids", onnx.Int64, []onnx.Dim{rows, cols}, func(io *onnx.IO, p onnx.Port) { io.PositionIDs = p }, padded, []float32{0, 1, 2, 0, 0, 0}},
+		{"attention_mask", onnx.Int64, []onnx.Dim{rows, both}, func(io *onnx.IO, p onnx.Port) { io.AttentionMask = p }, uneven, []float32{1, 1, 1, 0, 0, 1, 1, 1}},
+		{"position_ids", onnx.Int32, []onnx.Dim{rows, cols}, func(io *onnx.IO, p onnx.Port) { io.PositionIDs = p }, uneven, []float32{2, 2, 1, 2}},
 		{"position_ids", onnx.Int64, []onnx.Dim{rows, cols}, func(io *onnx.IO, p onnx.Port) { io.PositionIDs = p }, cached, []float32{2}},
 		{"num_logits_to_keep", onnx.Int64, []onnx.Dim{}, func(io *onnx.IO, p onnx.Port) { io.KeepLogits = p }, padded, []float32{2}},
 		{"num_logits_to_keep", onnx.Int32, []onnx.Dim{}, func(io *onnx.IO, p onnx.Port) { io.KeepLogits = p }, padded, []float32{2}},

@@ -94,15 +94,19 @@ func writePolicy(t *testing.T, dir string, head models.Head) {
 // policyLogps scores seqs[i][from[i]:] under the head on this model's hidden states.
 func (s split) policyLogps(t *testing.T, head models.Head, seqs [][]int32, from []int) [][]float64 {
 	t.Helper()
+	starts := make([]int, len(from))
+	for i, f := range from {
+		starts[i] = f - 1
+	}
+	hidden, err := s.hidden(t, seqs, starts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	out := make([][]float64, len(seqs))
 	for i, seq := range seqs {
-		hidden := make([][]float32, 1)
-		if err := s.backbone.Hidden(t.Context(), [][]int32{seq}, []int{from[i] - 1}, hidden); err != nil {
-			t.Fatal(err)
-		}
 		targets := seq[from[i]:]
 		var tokens models.Tokens
-		rows := models.Rows{N: len(targets), Hidden: hidden[0], Targets: targets}
+		rows := models.Rows{N: len(targets), Hidden: hidden[i], Targets: targets}
 		if err := models.Score(t.Context(), s.engine, head, rows, &tokens); err != nil {
 			t.Fatal(err)
 		}

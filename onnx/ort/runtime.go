@@ -24,6 +24,8 @@ type Options struct {
 	// Threads is the number of threads inside one operation, at least 1. Results are
 	// the same from run to run for a fixed number.
 	Threads int
+	// Lanes is how many runs of a backbone go on at once, which share Threads; 0 chooses.
+	Lanes int
 }
 
 // DefaultOptions is the CPU with all the cores this process may use.

@@ -71,7 +71,7 @@ func splitModel(t testing.TB, r *Runtime, m *onnx.Model) split {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cut, err := m.Backbone(head)
+	cut, err := m.Backbone(head, io.Presents()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +92,22 @@ func splitModel(t testing.TB, r *Runtime, m *onnx.Model) split {
 	return s
 }
 
+// hidden runs seqs as one batch; from[i] is the first state wanted of the i-th. The last
+// token predicts nothing, so it is not run.
+func (s split) hidden(t testing.TB, seqs [][]int32, from []int) ([][]float32, error) {
+	t.Helper()
+	runs := make([]*models.Run, len(seqs))
+	for i, ids := range seqs {
+		runs[i] = &models.Run{IDs: ids[:len(ids)-1], From: from[i]}
+	}
+	err := s.backbone.Run(t.Context(), runs)
+	hidden := make([][]float32, len(seqs))
+	for i, r := range runs {
+		hidden[i] = r.Hidden
+	}
+	return hidden, err
+}
+
 // logps scores seqs[i][from[i]:] in one batch.
 func (s split) logps(t testing.TB, seqs [][]int32, from []int) [][]float64 {
 	t.Helper()
@@ -99,8 +115,8 @@ func (s split) logps(t testing.TB, seqs [][]int32, from []int) [][]float64 {
 	for i, f := range from {
 		starts[i] = f - 1
 	}
-	hidden := make([][]float32, len(seqs))
-	if err := s.backbone.Hidden(t.Context(), seqs, starts, hidden); err != nil {
+	hidden, err := s.hidden(t, seqs, starts)
+	if err != nil {
 		t.Fatal(err)
 	}
 	out := make([][]float64, len(seqs))
