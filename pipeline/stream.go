@@ -316,14 +316,14 @@ func (s *stream) tell(runs []*trainer) {
 	for _, t := range s.runs {
 		p.Total = max(p.Total, t.total)
 	}
-	m := runs[0].logged
-	p.Note = fmt.Sprintf("loss %.4f  accuracy %.3f  margin %.3f", m.Loss, m.RewardsAccuracies, m.RewardsMargins)
+	m, epoch := runs[0].logged, runs[0].position().Get("epoch")
+	p.Note = fmt.Sprintf("epoch %.2f  loss %.4f  accuracy %.3f  margin %.3f", epoch, m.Loss, m.RewardsAccuracies, m.RewardsMargins)
 	if len(s.runs) > 1 {
 		low, high := m.RewardsAccuracies, m.RewardsAccuracies
 		for _, t := range runs {
 			low, high = min(low, t.logged.RewardsAccuracies), max(high, t.logged.RewardsAccuracies)
 		}
-		p.Note = fmt.Sprintf("epoch %.2f  %d runs%s  accuracy %.3f … %.3f", runs[0].position().Get("epoch"), len(s.runs), s.pass, low, high)
+		p.Note = fmt.Sprintf("epoch %.2f  %d runs%s  accuracy %.3f … %.3f", epoch, len(s.runs), s.pass, low, high)
 	}
 	s.report.report(p)
 }
