@@ -48,9 +48,9 @@ func readCompletions(run string) (*completions, error) {
 
 // Shown are the first comparisons, each character of which can be seen.
 func (c *completions) Shown() (shown []Comparison) {
-	said := func(text string) string { return strings.TrimLeft(visible(text), " \n") }
+	said := func(text string) string { return strings.TrimLeft(Visible(text), " \n") }
 	for _, one := range c.Comparisons[:min(len(c.Comparisons), shownCompletions)] {
-		shown = append(shown, Comparison{Prompt: visible(one.Prompt), Reference: said(one.Reference), Policy: said(one.Policy)})
+		shown = append(shown, Comparison{Prompt: Visible(one.Prompt), Reference: said(one.Reference), Policy: said(one.Policy)})
 	}
 	return shown
 }
@@ -58,9 +58,9 @@ func (c *completions) Shown() (shown []Comparison) {
 // More is how many comparisons Shown leaves out.
 func (c *completions) More() int { return max(0, len(c.Comparisons)-shownCompletions) }
 
-// visible puts Unicode's pictures of control characters in their place, which a model
-// can write and a page can't hold.
-func visible(text string) string {
+// Visible puts Unicode's pictures of control characters in their place, which a model
+// can write and neither a page nor a terminal should take from it.
+func Visible(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n', r == '\t':

@@ -87,6 +87,7 @@ func (a *app) compare(c *cli.Context) error {
 func typing(w io.Writer) pipeline.Typing {
 	named, begun := false, false
 	return func(who, piece string) {
+		piece = pipeline.Visible(piece) // a model may write escape sequences
 		if who == "prompt" {
 			fmt.Fprintf(w, "\n   %s\n", strings.ReplaceAll(piece, "\n", "\n   "))
 			return
