@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 
 	"github.com/dpo-pipe/dpo-pipe/loss"
 )
@@ -118,21 +117,14 @@ func (v Intervals) Get(name string) Interval {
 
 // MarshalJSON writes one object, keys in order; ends that are not finite are null.
 func (v Intervals) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, x := range v {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(strconv.Quote(x.Name))
-		b.WriteString(":[")
-		writeNumber(&b, x.Low)
+	return objectOf(v, func(b *bytes.Buffer, x Interval) string {
+		b.WriteByte('[')
+		writeNumber(b, x.Low)
 		b.WriteByte(',')
-		writeNumber(&b, x.High)
+		writeNumber(b, x.High)
 		b.WriteByte(']')
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
+		return x.Name
+	}), nil
 }
 
 // UnmarshalJSON reads one object in its order; null is an end that is not finite.

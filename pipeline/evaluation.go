@@ -83,18 +83,28 @@ func readEvaluation(run string) (*Evaluation, error) {
 // readJSON reads a file of a run folder; nil where there is none. Fields that this
 // version does not know are errors.
 func readJSON[T any](path string) (*T, error) {
-	data, err := os.ReadFile(path)
+	v := new(T)
+	err := decodeJSON(path, v)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pipeline: %w", err)
+		return nil, err
 	}
-	v := new(T)
+	return v, nil
+}
+
+// decodeJSON reads a file into v, which keeps what the file does not mention. Fields that v
+// does not have are errors; the error wraps fs.ErrNotExist where there is no file.
+func decodeJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("pipeline: %w", err)
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return nil, fmt.Errorf("pipeline: %s: %w", path, err)
+		return fmt.Errorf("pipeline: %s: %w", path, err)
 	}
-	return v, nil
+	return nil
 }

@@ -41,18 +41,28 @@ func (v Values) Prefixed(prefix string) Values {
 
 // MarshalJSON writes one object, keys in order; a figure that is not finite is null.
 func (v Values) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, x := range v {
+	return objectOf(v, func(b *bytes.Buffer, x Value) string {
+		writeNumber(b, x.Value)
+		return x.Name
+	}), nil
+}
+
+// objectOf writes fields as one object, in their order; write adds a field's value to b and
+// returns its name.
+func objectOf[T any](fields []T, write func(b *bytes.Buffer, field T) (name string)) []byte {
+	var object, value bytes.Buffer
+	object.WriteByte('{')
+	for i, field := range fields {
+		value.Reset()
 		if i > 0 {
-			b.WriteByte(',')
+			object.WriteByte(',')
 		}
-		b.WriteString(strconv.Quote(x.Name))
-		b.WriteByte(':')
-		writeNumber(&b, x.Value)
+		object.WriteString(strconv.Quote(write(&value, field)))
+		object.WriteByte(':')
+		value.WriteTo(&object)
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
+	object.WriteByte('}')
+	return object.Bytes()
 }
 
 // writeNumber writes a JSON number, or null for one that is not finite.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
@@ -45,9 +47,14 @@ type sweepRow struct {
 
 type sweepDot struct {
 	X, Y, Title string
-	Rank        int
-	Front       bool
+	// Label is the rank, or empty where it would run into another dot's.
+	Label string
+	Front bool
+	at    xy // in the plot
 }
+
+// The room that a label takes in the plot.
+const labelWidth, labelHeight = 12.0, 9.0
 
 // writeReport writes report.html of a ranked sweep into its folder.
 func (r *SweepResult) writeReport() error {
@@ -95,36 +102,62 @@ func (r *SweepResult) row(i int) sweepRow {
 
 // scatter puts every run with finite figures at its KL and accuracy, and joins the front.
 func (p *sweepPage) scatter(runs []SweepRun) {
+	p.Plot = plot{Title: accuracyMetric + " against " + klMetric}
+	var points []xy
 	xs, ys := newSpan(), newSpan()
-	shown := func(r *SweepRun) bool { return finite(r.Get(klMetric)) && finite(r.Get(accuracyMetric)) }
 	for i := range runs {
-		if shown(&runs[i]) {
-			xs.add(runs[i].Get(klMetric))
-			ys.add(runs[i].Get(accuracyMetric))
+		at := xy{runs[i].Get(klMetric), runs[i].Get(accuracyMetric)}
+		points = append(points, at)
+		if finite(at.x) && finite(at.y) {
+			xs.add(at.x)
+			ys.add(at.y)
 		}
 	}
-	p.Plot = plot{Title: accuracyMetric + " against " + klMetric, Empty: xs.low > xs.high}
-	if p.Plot.Empty {
+	if p.Plot.Empty = xs.low > xs.high; p.Plot.Empty {
 		return
+	}
+	if ys.low == ys.high { // a share, which is nowhere outside of 0 and 1
+		ys = extent{max(0, ys.low-0.1), min(1, ys.high+0.1)}
 	}
 	x, y := xs.axis(plotLeft+10, plotRight-10), ys.axis(plotBottom-8, plotTop+8)
 	var front []xy
-	for i := range runs {
-		r := &runs[i]
-		if !shown(r) {
+	for i, at := range points {
+		if !finite(at.x) || !finite(at.y) {
 			continue
 		}
-		at := xy{r.Get(klMetric), r.Get(accuracyMetric)}
 		p.Dots = append(p.Dots, sweepDot{
-			X: x.at(at.x), Y: y.at(at.y), Rank: i + 1, Front: r.Front,
-			Title: fmt.Sprintf("%d: %s, %s %s, %s %s", i+1, r.Name, klMetric, figure(at.x), accuracyMetric, figure(at.y)),
+			X: x.at(at.x), Y: y.at(at.y), Label: strconv.Itoa(i + 1), Front: runs[i].Front, at: xy{x.position(at.x), y.position(at.y)},
+			Title: fmt.Sprintf("%d: %s, %s %s, %s %s", i+1, runs[i].Name, klMetric, figure(at.x), accuracyMetric, figure(at.y)),
 		})
-		if r.Front {
+		if runs[i].Front {
 			front = append(front, at)
 		}
 	}
+	thinLabels(p.Dots)
 	p.Plot.XTicks, p.Plot.YTicks = x.ticks(), y.ticks()
 	p.Plot.Lines = []plotLine{{Points: frontPoints(front, x, y)}}
+}
+
+// thinLabels takes the labels away that would run into another: those of the front stay before
+// others, and the better rank before the worse.
+func thinLabels(dots []sweepDot) {
+	var kept []xy
+	crowded := func(at xy) bool {
+		return slices.ContainsFunc(kept, func(o xy) bool {
+			return math.Abs(o.x-at.x) < labelWidth && math.Abs(o.y-at.y) < labelHeight
+		})
+	}
+	for _, front := range []bool{true, false} {
+		for i := range dots {
+			switch d := &dots[i]; {
+			case d.Front != front:
+			case crowded(d.at):
+				d.Label = ""
+			default:
+				kept = append(kept, d.at)
+			}
+		}
+	}
 }
 
 // frontPoints goes along the front from the lowest KL up.

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,15 +80,9 @@ func LoadSweep(path string) (TrainConfig, []SweepAxis, error) {
 
 func readSweep(path string) (SweepResult, error) {
 	file := filepath.Join(path, sweepName)
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return SweepResult{}, fmt.Errorf("pipeline: read sweep: %w", err)
-	}
 	r := SweepResult{Config: DefaultTrainConfig()}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&r); err != nil {
-		return SweepResult{}, fmt.Errorf("pipeline: %s: %w", file, err)
+	if err := decodeJSON(file, &r); err != nil {
+		return SweepResult{}, err
 	}
 	if r.Format != sweepFormat {
 		return SweepResult{}, fmt.Errorf("pipeline: %s: format %d, want %d", file, r.Format, sweepFormat)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -107,5 +108,32 @@ func TestSweepMetric(t *testing.T) {
 		if r := plan.result(); r.Metric != tt.want {
 			t.Errorf("%s by %s: ranked by %s, want %s", tt.axis, tt.metric, r.Metric, tt.want)
 		}
+	}
+}
+
+// Labels in the plot do not run into each other, the front's stay, and no tick is outside of
+// what a share can be.
+func TestSweepPlot(t *testing.T) {
+	r := sweepOf(accuracyMetric, [2]float64{1, 0.1}, [2]float64{1, 0.1001}, [2]float64{1, 0.5}, [2]float64{1, math.NaN()})
+	r.rank()
+	var p sweepPage
+	p.scatter(r.Runs)
+	labels := ""
+	for _, d := range p.Dots {
+		labels += "," + d.Label
+	}
+	if labels != ",1,,3" {
+		t.Errorf("labels %q, want 1, none beside it, and 3", labels)
+	}
+	for _, tick := range p.Plot.YTicks {
+		if v, err := strconv.ParseFloat(tick.Text, 64); err != nil || v < 0 || v > 1 {
+			t.Errorf("a share of pairs has the tick %s", tick.Text)
+		}
+	}
+	// The better one is no label of the front; the one behind it in rank is.
+	dots := []sweepDot{{Label: "1", at: xy{5, 5}}, {Label: "2", Front: true, at: xy{6, 5}}, {Label: "3", at: xy{6, 5 + labelHeight}}}
+	thinLabels(dots)
+	if dots[0].Label != "" || dots[1].Label != "2" || dots[2].Label != "3" {
+		t.Errorf("labels %q, %q, %q, want the front's and the one below", dots[0].Label, dots[1].Label, dots[2].Label)
 	}
 }
