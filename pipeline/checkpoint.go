@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -168,15 +167,9 @@ func checkpointSteps(run string) ([]int64, error) {
 // fs.ErrNotExist for an adapter that training elsewhere wrote.
 func readState(checkpoint string) (trainerState, error) {
 	path := filepath.Join(checkpoint, stateName)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return trainerState{}, fmt.Errorf("pipeline: read checkpoint: %w", err)
-	}
 	var s trainerState
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
-		return trainerState{}, fmt.Errorf("pipeline: %s: %w", path, err)
+	if err := decodeJSON(path, &s); err != nil {
+		return trainerState{}, err
 	}
 	if s.Format != stateFormat || s.Step < 1 {
 		return trainerState{}, fmt.Errorf("pipeline: %s: format %d, step %d; want format %d and a step of 1 or more",
