@@ -50,7 +50,13 @@ func NewGonum(v *Vocabulary) Engine {
 	if err := v.Validate(); err != nil {
 		panic(err)
 	}
-	return &gonum{v: v, cols: TileCols(v.V)}
+	return &gonum{v: v, cols: colsOf(v.V)}
+}
+
+// colsOf is the number of tokens of a tile of a vocabulary of v, the last one excepted: a
+// small vocabulary is cut finer, to have work for every core.
+func colsOf(v int) int {
+	return min(max(roundUp(v/16, bandCols), bandCols), tileCols)
 }
 
 func (g *gonum) Name() string            { return "gonum" }

@@ -30,9 +30,3 @@ func Each(ctx context.Context, n int, do func(worker, task int)) error {
 	wg.Wait()
 	return context.Cause(ctx)
 }
-
-// TileCols is the number of tokens of a tile of a vocabulary of v, the last one excepted: few
-// enough for a core's own cache, and fewer where that leaves work for every core.
-func TileCols(v int) int {
-	return min(max(roundUp(v/16, bandCols), bandCols), tileCols)
-}

@@ -65,7 +65,7 @@ func (r *Runtime) newEngine(v *models.Vocabulary, opt Options, weightIsInput boo
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
-	e := &engine{vocab: v, runtime: r, opt: opt, weightIsInput: weightIsInput, cols: models.TileCols(v.V)}
+	e := &engine{vocab: v, runtime: r, opt: opt, weightIsInput: weightIsInput, cols: tileCols(v.V)}
 	inputs := []string{inHidden}
 	if weightIsInput {
 		inputs = append(inputs, inWeight)
@@ -73,6 +73,14 @@ func (r *Runtime) newEngine(v *models.Vocabulary, opt Options, weightIsInput boo
 	var err error
 	e.frozen, err = r.newSession(frozenGraph(v, weightIsInput), inputs, []string{outLogits}, opt)
 	return e, err
+}
+
+// tileCols is the number of tokens of a tile of a vocabulary of v, the last one excepted: 512
+// keep what the kernel needs in a core's own cache. A smaller vocabulary is cut in four at
+// most, for other cores: on 1,024 tokens tiles of 64 take 1.30 times the instructions of 256.
+func tileCols(v int) int {
+	const most, least = 512, 64
+	return min(max((v/4+least-1)/least*least, least), most)
 }
 
 // Name returns "ort".
