@@ -134,8 +134,18 @@ func (p *sweepPage) scatter(runs []SweepRun) {
 		}
 	}
 	thinLabels(p.Dots)
+	// What is drawn later lies on top.
+	slices.SortStableFunc(p.Dots, func(a, b sweepDot) int { return cmp.Compare(drawn(a), drawn(b)) })
 	p.Plot.XTicks, p.Plot.YTicks = x.ticks(), y.ticks()
 	p.Plot.Lines = []plotLine{{Points: frontPoints(front, x, y)}}
+}
+
+// drawn is the turn of a dot: those of the front are last.
+func drawn(d sweepDot) int {
+	if d.Front {
+		return 1
+	}
+	return 0
 }
 
 // thinLabels takes the labels away that would run into another: those of the front stay before

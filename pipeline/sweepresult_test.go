@@ -122,8 +122,8 @@ func TestSweepPlot(t *testing.T) {
 	for _, d := range p.Dots {
 		labels += "," + d.Label
 	}
-	if labels != ",1,,3" {
-		t.Errorf("labels %q, want 1, none beside it, and 3", labels)
+	if labels != ",,3,1" {
+		t.Errorf("labels %q, want none beside 1, 3, and the front's 1 on top", labels)
 	}
 	for _, tick := range p.Plot.YTicks {
 		if v, err := strconv.ParseFloat(tick.Text, 64); err != nil || v < 0 || v > 1 {
