@@ -12,11 +12,12 @@ import (
 )
 
 // maxInitializerBytes is the size from which W is an input of the graph over the
-// vocabulary's own memory: a protobuf file ends at 2 GiB, and a second copy of a
-// matrix this large hurts more than the packed form helps. Packed, a forward pass at
-// D 576, V 49152, R 16 took 35 ms of processor time for 32 rows, where the input took
-// 66, and 240 for 256, where it took 250.
-const maxInitializerBytes = 3 << 29 // 1.5 GiB
+// vocabulary's own memory. As an initializer ONNX Runtime packs it, but opening then takes
+// four times W and training twice: at D 2048, V 128256 (1 GiB) 4.0 GiB and 3.2. The
+// input took 1.05 times as long as the packed form for 256 rows, what a
+// micro-batch has there, and 1.2 times for 64. At D 576, V 49152 it took 66 ms of processor
+// time where packed took 35 for 32 rows, and 250 where packed took 240 for 256.
+const maxInitializerBytes = 512 << 20
 
 // engine is the models.Engine that multiplies with ONNX Runtime.
 //
@@ -56,7 +57,7 @@ var _ models.Engine = (*engine)(nil)
 
 // NewEngine returns the engine "ort" over v, which it keeps and does not change.
 // Beside v's weights it holds a copy in the form ONNX Runtime multiplies fastest,
-// unless they are larger than 1.5 GiB.
+// unless they are larger than 512 MiB.
 func (r *Runtime) NewEngine(v *models.Vocabulary, opt Options) (models.Engine, error) {
 	return r.newEngine(v, opt, 4*v.V*v.D > maxInitializerBytes)
 }
