@@ -28,8 +28,8 @@ nocgo: ## everything but onnx/ort without a C compiler
 lint: ## formatting, vet, staticcheck
 	@scripts/lint.sh
 
-bench: setup ## benchmarks, as ratios to the bare matrix product
-	go test -run '^$$' -bench . -benchtime 1x ./...
+bench: setup ## benchmarks as one table of ratios; SHAPE=smollm2-135m or v128k makes them large
+	@scripts/bench.sh $(SHAPE)
 
 node: ## packages of outside readers (Arrow, ONNX Runtime, transformers.js) that some tests compare with
 	@mkdir -p build/node

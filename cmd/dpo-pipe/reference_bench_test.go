@@ -38,7 +38,7 @@ func benchShape() referenceShape {
 	opt := onnxtest.Default()
 	if os.Getenv(benchVariable) != "smollm2-135m" {
 		opt.V, opt.D, opt.FF = 512, 64, 128
-		return referenceShape{"small", opt, 64, 16}
+		return referenceShape{"tiny", opt, 64, 16}
 	}
 	opt.V, opt.D, opt.FF, opt.Layers, opt.Heads, opt.KVHeads, opt.External = 49152, 576, 1536, 30, 9, 3, true
 	return referenceShape{"smollm2-135m", opt, 64, 12}

@@ -5,73 +5,146 @@ package ort
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	ortgo "github.com/yalue/onnxruntime_go"
 )
 
-// BenchmarkEngine times the head beside op=product, the bare [N,D]·[D,V] product
-// that every engine needs: the rest is what the engine costs.
-func BenchmarkEngine(b *testing.B) {
-	h := headCase{n: 256, d: 576, v: 49152, r: 16, scale: 1}
-	rng := rand.New(rand.NewPCG(1, 2))
-	v := h.vocabulary(rng)
-	rows, add := h.rows(rng)
-	size := fmt.Sprintf("N=%d/D=%d/V=%d/R=%d", h.n, h.d, h.v, h.r)
-	coef := make([]float64, h.n)
-	for i := range coef {
-		coef[i] = rng.NormFloat64()
+// benchVariable chooses the sizes of BenchmarkEngine: smollm2-135m or v128k (a head of
+// 1 GiB), or else a small one that shows that it runs.
+const benchVariable = "DPO_PIPE_BENCH_MODEL"
+
+// benchHead is a frozen head with the sizes of what is trained on it.
+type benchHead struct {
+	n, d, v       int
+	weightIsInput bool
+	ranks         []int
+}
+
+func benchHeads() (model string, heads []benchHead) {
+	switch model := os.Getenv(benchVariable); model {
+	case "smollm2-135m":
+		heads = []benchHead{
+			{n: 256, d: 576, v: 49152, ranks: []int{16, 4, 64, 128}},
+			{n: 256, d: 576, v: 49152, weightIsInput: true, ranks: []int{16}},
+		}
+		for _, v := range []int{512, 4096, 131072} {
+			heads = append(heads, benchHead{n: 256, d: 576, v: v, ranks: []int{16}})
+		}
+		return model, heads
+	case "v128k":
+		for _, n := range []int{64, 256} {
+			heads = append(heads, benchHead{n: n, d: 2048, v: 128256, ranks: []int{16}, weightIsInput: true})
+		}
+		return model, heads
 	}
-	for _, weightIsInput := range []bool{false, true} {
-		name := fmt.Sprintf("%s/input=%t/op=", size, weightIsInput)
-		b.Run(name+"product", func(b *testing.B) { benchmarkProduct(b, v, rows, weightIsInput) })
-		e, err := openRuntime(b).newEngine(v, DefaultOptions(), weightIsInput)
+	return "tiny", []benchHead{{n: 64, d: 64, v: 512, ranks: []int{16}}}
+}
+
+// BenchmarkEngine times the head in units of the bare [N,D]·[D,V] product that every
+// engine needs, taken in turn with it: load-x is the engine's product with the frozen
+// matrix, forward-x and backward-x are what a head does on it, step-x is all
+// three, and head-x what each further head on the same rows adds. Each is the median of
+// its rounds.
+func BenchmarkEngine(b *testing.B) {
+	model, heads := benchHeads()
+	for _, f := range heads {
+		v := headCase{d: f.d, v: f.v, scale: 1}.vocabulary(rand.New(rand.NewPCG(1, 2)))
+		e, err := openRuntime(b).newEngine(v, DefaultOptions(), f.weightIsInput)
 		if err != nil {
 			b.Fatal(err)
 		}
-		var out models.Tokens
-		b.Run(name+"load", func(b *testing.B) {
-			for b.Loop() {
-				if err := e.Load(b.Context(), rows); err != nil {
-					b.Fatal(err)
-				}
-			}
-			reportRows(b, h.n)
-		})
-		b.Run(name+"forward", func(b *testing.B) {
-			for b.Loop() {
-				if err := e.Forward(b.Context(), add, &out); err != nil {
-					b.Fatal(err)
-				}
-			}
-			reportRows(b, h.n)
-		})
-		grad := newGrad(h)
-		grad.C = nil
-		b.Run(name+"backward", func(b *testing.B) {
-			for b.Loop() {
-				if err := e.Backward(b.Context(), coef, grad); err != nil {
-					b.Fatal(err)
-				}
-			}
-			reportRows(b, h.n)
-		})
+		product := openProduct(b, v, f)
+		for _, r := range f.ranks {
+			name := fmt.Sprintf("model=%s/N=%d/D=%d/V=%d/R=%d/input=%t", model, f.n, f.d, f.v, r, f.weightIsInput)
+			b.Run(name, func(b *testing.B) { benchmarkHead(b, e, product, headCase{n: f.n, d: f.d, v: f.v, r: r}) })
+		}
+		product.close()
 		e.Close()
 	}
 }
 
-func reportRows(b *testing.B, n int) {
+func benchmarkHead(b *testing.B, e *engine, product *bareProduct, h headCase) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	rows, add := h.rows(rng)
+	coef := make([]float64, h.n)
+	for i := range coef {
+		coef[i] = rng.NormFloat64()
+	}
+	grad := newGrad(h)
+	grad.C = nil
+	var out models.Tokens
+	ctx := b.Context()
+	ops := []func() error{
+		func() error { return product.run(b, rows) },
+		func() error { return e.Load(ctx, rows) },
+		func() error { return e.Forward(ctx, add, &out) },
+		func() error { return e.Backward(ctx, coef, grad) },
+	}
+	var rounds []benchRound
+	round := func() {
+		var took benchRound
+		for i, op := range ops {
+			start := time.Now()
+			if err := op(); err != nil {
+				b.Fatal(err)
+			}
+			took[i] = time.Since(start).Seconds()
+		}
+		rounds = append(rounds, took)
+	}
+	round() // a warm-up
+	rounds = rounds[:0]
 	b.ReportAllocs()
-	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	for b.Loop() {
+		round()
+	}
+	reportRounds(b, h, rounds)
 }
 
-func benchmarkProduct(b *testing.B, v *models.Vocabulary, rows models.Rows, weightIsInput bool) {
+// benchRound are the seconds of product, load, forward and backward.
+type benchRound [4]float64
+
+func reportRounds(b *testing.B, h headCase, rounds []benchRound) {
+	median := func(of func(benchRound) float64) float64 {
+		all := make([]float64, len(rounds))
+		for i, r := range rounds {
+			all[i] = of(r)
+		}
+		slices.Sort(all)
+		return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+	}
+	ratio := func(unit string, seconds func(benchRound) float64) {
+		b.ReportMetric(median(func(r benchRound) float64 { return seconds(r) / r[0] }), unit)
+	}
+	ratio("load-x", func(r benchRound) float64 { return r[1] })
+	ratio("forward-x", func(r benchRound) float64 { return r[2] })
+	ratio("backward-x", func(r benchRound) float64 { return r[3] })
+	ratio("step-x", func(r benchRound) float64 { return r[1] + r[2] + r[3] })
+	ratio("head-x", func(r benchRound) float64 { return r[2] + r[3] })
+	b.ReportMetric(float64(h.n)/median(func(r benchRound) float64 { return r[1] + r[2] + r[3] }), "rows/s")
+	flop := 2 * float64(h.n) * float64(h.d) * float64(h.v)
+	b.ReportMetric(1e-9*flop/median(func(r benchRound) float64 { return r[0] }), "product-GFLOP/s")
+}
+
+// bareProduct is one Gemm in ONNX Runtime and the memory of its result.
+type bareProduct struct {
+	session *session
+	vocab   *models.Vocabulary
+	input   bool // of the weights
+	z       []float32
+}
+
+func openProduct(b *testing.B, v *models.Vocabulary, f benchHead) *bareProduct {
 	m := onnx.NewModel("product", onnx.Opset{Version: engineOpset})
 	m.Graph.AddInput(inHidden, onnx.Float32, onnx.Free("N"), onnx.Fixed(v.D))
 	inputs := []string{inHidden}
-	if weightIsInput {
+	if f.weightIsInput {
 		m.Graph.AddInput(inWeight, onnx.Float32, onnx.Fixed(v.V), onnx.Fixed(v.D))
 		inputs = append(inputs, inWeight)
 	} else {
@@ -83,19 +156,17 @@ func benchmarkProduct(b *testing.B, v *models.Vocabulary, rows models.Rows, weig
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.close()
-	z := make([]float32, rows.N*v.V)
-	for b.Loop() {
-		var vs values
-		in := []ortgo.Value{vs.float32s(rows.Hidden, int64(rows.N), int64(v.D))}
-		if weightIsInput {
-			in = append(in, vs.float32s(v.Weight, int64(v.V), int64(v.D)))
-		}
-		err := s.run(b.Context(), in, []ortgo.Value{vs.float32s(z, int64(rows.N), int64(v.V))})
-		vs.destroy()
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	reportRows(b, rows.N)
+	return &bareProduct{s, v, f.weightIsInput, make([]float32, f.n*v.V)}
 }
+
+func (p *bareProduct) run(b *testing.B, rows models.Rows) error {
+	var vs values
+	defer vs.destroy()
+	in := []ortgo.Value{vs.float32s(rows.Hidden, int64(rows.N), int64(p.vocab.D))}
+	if p.input {
+		in = append(in, vs.float32s(p.vocab.Weight, int64(p.vocab.V), int64(p.vocab.D)))
+	}
+	return p.session.run(b.Context(), in, []ortgo.Value{vs.float32s(p.z, int64(rows.N), int64(p.vocab.V))})
+}
+
+func (p *bareProduct) close() { _ = p.session.close() }
