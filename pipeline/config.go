@@ -150,8 +150,8 @@ type TrainConfig struct {
 	// Epochs over the training pairs, ended early by MaxSteps unless that is 0.
 	Epochs   int   `json:"epochs" yaml:"epochs"`
 	MaxSteps int64 `json:"max_steps" yaml:"max_steps"`
-	// BatchPairs is the optimizer batch; MicroTokens bounds the completion tokens
-	// of one product with the vocabulary, 0 chooses by V. It moves no result but
+	// BatchPairs is the optimizer batch; MicroTokens bounds the distinct completion
+	// tokens of one product with the vocabulary, 0 chooses by V. It moves no result but
 	// in the last bits.
 	BatchPairs  int `json:"batch_pairs" yaml:"batch_pairs"`
 	MicroTokens int `json:"micro_tokens" yaml:"micro_tokens"`

@@ -13,7 +13,7 @@ import (
 // and has the engine multiply each with the frozen matrix once for all heads.
 type product struct {
 	engine models.Engine
-	limit  int // tokens of a micro-batch
+	limit  int // rows of a micro-batch
 	micro  microBatch
 }
 
@@ -30,7 +30,12 @@ func newProduct(engine models.Engine, limit int) *product {
 // micro-batch, or the batch is one, each micro-batch goes forward and backward once; else
 // all go forward first, and again for their gradient.
 func (p *product) score(ctx context.Context, batch []refcache.Row, scorers []*scorer, grad bool) error {
-	micros, whole := layout(batch, p.limit)
+	micros, whole := layout(pairSizes(batch, p.engine.Vocabulary().D), p.limit)
+	return p.scoreIn(ctx, batch, micros, whole, scorers, grad)
+}
+
+// scoreIn scores a batch in micro-batches that [layout] made.
+func (p *product) scoreIn(ctx context.Context, batch []refcache.Row, micros [][]span, whole bool, scorers []*scorer, grad bool) error {
 	var twice []*scorer
 	for _, s := range scorers {
 		s.begin(batch)

@@ -28,7 +28,9 @@ type scorer struct {
 
 // side holds per-token values of one completion.
 type side struct {
-	logps, logSumSq, coef []float64
+	logps, logSumSq, entropy, kl, coef []float64
+
+	right int // how many of its tokens the head finds most probable
 }
 
 func newScorer(head models.Head, objective *loss.Objective) *scorer {
@@ -48,10 +50,7 @@ func (s *scorer) begin(batch []refcache.Row) {
 	clear(s.each)
 	s.sides = resized(s.sides, 2*len(batch))
 	for i := range s.sides {
-		n := len(completion(&batch[i/2], i%2 == 0))
-		for _, v := range []*[]float64{&s.sides[i].logps, &s.sides[i].logSumSq, &s.sides[i].coef} {
-			*v = resized(*v, n)
-		}
+		s.sides[i].begin(len(completion(&batch[i/2], i%2 == 0)))
 	}
 	s.totals = loss.Totals{}
 	for i := range batch {
@@ -59,11 +58,22 @@ func (s *scorer) begin(batch []refcache.Row) {
 	}
 }
 
-func (s *scorer) side(sp span) *side {
-	if sp.chosen {
-		return &s.sides[2*sp.pair]
+// begin makes room for n tokens.
+func (d *side) begin(n int) {
+	for _, v := range []*[]float64{&d.logps, &d.logSumSq, &d.entropy, &d.kl, &d.coef} {
+		*v = resized(*v, n)
 	}
-	return &s.sides[2*sp.pair+1]
+	d.right = 0
+}
+
+// of calls do for each side that has the tokens of a span.
+func (s *scorer) of(sp span, do func(*side)) {
+	if sp.chosen {
+		do(&s.sides[2*sp.pair])
+	}
+	if sp.rejected {
+		do(&s.sides[2*sp.pair+1])
+	}
 }
 
 // forward scores the micro-batch that is loaded.
@@ -77,17 +87,21 @@ func (s *scorer) forward(ctx context.Context, e models.Engine) error {
 // collect hands the token values of the last forward pass to their pairs.
 func (s *scorer) collect(m *microBatch) {
 	for _, sp := range m.spans {
-		n := sp.to - sp.from
-		end := sp.at + n
-		copy(s.side(sp).logps[sp.from:sp.to], s.tokens.Logps[sp.at:end])
-		copy(s.side(sp).logSumSq[sp.from:sp.to], s.tokens.LogSumSq[sp.at:end])
-		right := 0
-		for i := sp.at; i < end; i++ {
-			if s.tokens.Top[i] == m.rows.Targets[i] {
-				right++
-			}
+		s.of(sp, func(d *side) { d.collect(sp, &s.tokens, m.rows.Targets) })
+	}
+}
+
+// collect takes the values of a span's tokens from their rows.
+func (d *side) collect(sp span, tokens *models.Tokens, targets []int32) {
+	end := sp.at + sp.to - sp.from
+	copy(d.logps[sp.from:], tokens.Logps[sp.at:end])
+	copy(d.logSumSq[sp.from:], tokens.LogSumSq[sp.at:end])
+	copy(d.entropy[sp.from:], tokens.Entropy[sp.at:end])
+	copy(d.kl[sp.from:], tokens.KL[sp.at:end])
+	for i := sp.at; i < end; i++ {
+		if tokens.Top[i] == targets[i] {
+			d.right++
 		}
-		s.each[sp.pair].AddTokens(sp.chosen, n, right, s.tokens.Entropy[sp.at:end], s.tokens.KL[sp.at:end])
 	}
 }
 
@@ -104,6 +118,8 @@ func (s *scorer) reduce(batch []refcache.Row, first, last int) {
 			Weight: float64(batch[i].Weight),
 		}
 		s.objective.Set(&s.pairs, i-first, &tokens)
+		s.each[i].AddTokens(true, len(c.logps), c.right, c.entropy, c.kl)
+		s.each[i].AddTokens(false, len(r.logps), r.right, r.entropy, r.kl)
 		s.each[i].AddDrift(&tokens)
 	}
 	s.objective.Terms(&s.terms, &s.pairs, s.totals)
@@ -113,11 +129,17 @@ func (s *scorer) reduce(batch []refcache.Row, first, last int) {
 	}
 }
 
-// backward adds the gradient of the micro-batch that went forward last.
+// backward adds the gradient of the micro-batch that went forward last. A row of both sides
+// has the sum of what they want of it.
 func (s *scorer) backward(ctx context.Context, e models.Engine, spans []span) error {
-	s.coef = s.coef[:0]
+	s.coef = resized(s.coef, e.Rows().N)
+	clear(s.coef)
 	for _, sp := range spans {
-		s.coef = append(s.coef, s.side(sp).coef[sp.from:sp.to]...)
+		s.of(sp, func(d *side) {
+			for i, c := range d.coef[sp.from:sp.to] {
+				s.coef[sp.at+i] += c
+			}
+		})
 	}
 	if err := s.head.Backward(ctx, e, s.coef); err != nil {
 		return fmt.Errorf("head backward: %w", err)
