@@ -203,6 +203,22 @@ func testGradients(t *testing.T, open Open) {
 		p.checkSlopes(t, "∂L/∂U", p.add.U, g.U, size)
 		p.checkSlopes(t, "∂L/∂B", p.add.B, g.B, size)
 		p.checkSlopes(t, "∂L/∂C", p.add.C, g.C, size)
+
+		// Rows without a coefficient, a whole block of them too, leave the others' gradient.
+		for i := range p.coef {
+			if i%8 < 4 || i%3 == 0 {
+				p.coef[i] = 0
+			}
+		}
+		g = p.zeroGrad()
+		backward(t, e, p, g)
+		p.checkSlopes(t, "∂L/∂B of some rows", p.add.B, g.B, size)
+		p.checkSlopes(t, "∂L/∂C of some rows", p.add.C, g.C, size)
+		for i, du := range g.U {
+			if p.coef[i/p.add.R] == 0 && du != 0 {
+				t.Fatalf("∂L/∂U of row %d is %v, want 0: it has no coefficient", i/p.add.R, du)
+			}
+		}
 	})
 }
 

@@ -267,6 +267,10 @@ STAGE void BODY(outer)(const int ROWS, const tile_shape *s, const float *dz, con
 INLINE void BODY(backward_rows)(const int ROWS, const tile_shape *s, const float *base, const float *u, const int32_t *targets,
 	const double *coef, const float *shift, const double *sum, const float *bt, const float *ct, int stride,
 	float *du, float *dbt, float *dct, float *z, float *added) {
+	if (silent(coef, ROWS)) {
+		if (du) memset(du, 0, (size_t)ROWS * s->r * sizeof *du);
+		return;
+	}
 	BODY(added)(ROWS, s, u, bt, ct, stride, added);
 	for (int i = 0; i < ROWS; i++) {
 		BODY(logits)(s, base + i * s->v, stride, added + i * stride, z + i * stride);
