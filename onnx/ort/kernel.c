@@ -71,12 +71,16 @@ int64_t kernel_scratch(int32_t n, int32_t r) {
 #endif
 #endif
 
-// DISPATCH calls the body for this processor.
+static int widest = 16;
+
+void kernel_widest(int floats) { widest = floats; }
+
+// DISPATCH calls the widest body that the processor has and kernel_widest lets it.
 #ifdef WIDE
 #define DISPATCH(name, ...) \
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) \
+	if (widest >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) \
 		avx512_##name(__VA_ARGS__); \
-	else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) \
+	else if (widest >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) \
 		avx2_##name(__VA_ARGS__); \
 	else \
 		base_##name(__VA_ARGS__)

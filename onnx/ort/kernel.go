@@ -63,6 +63,10 @@ func (e *engine) backwardTile(scratch []float32, j int, grad models.AdditionGrad
 		(*C.double)(unsafe.Pointer(unsafe.SliceData(s.sum))), du, db, dc, floatsAt(scratch))
 }
 
+// widest bounds the vectors of the kernel, in floats. It is for tests: bodies narrower than
+// the processor's own don't run otherwise.
+func widest(floats int) { C.kernel_widest(C.int(floats)) }
+
 func floatsAt(s []float32) *C.float { return (*C.float)(unsafe.Pointer(unsafe.SliceData(s))) }
 
 func idsAt(s []int32) *C.int32_t { return (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(s))) }

@@ -54,4 +54,7 @@ void kernel_backward(const tile_shape *s, const float *base, const float *u, con
 	const int32_t *targets, const double *coef, const float *shift, const double *sum,
 	float *du, float *db, float *dc, float *scratch);
 
+// kernel_widest bounds the width of vectors, in floats: 16, 8 or 4. Tests go through all.
+void kernel_widest(int floats);
+
 #endif
