@@ -10,7 +10,8 @@
 // A training step on an optimizer batch, cut into micro-batches of any size:
 //
 //	head.ZeroGrad()
-//	for each micro-batch: head.Forward, loss, head.Backward
+//	for each micro-batch: engine.Load, head.Forward, loss, head.Backward
+//	head.Finish
 //	norm, err := ClipGradNorm(head.Params(), limit)
 //	optimizer.Step(schedule.At(step))
 //
@@ -19,8 +20,12 @@
 // A checkpoint is a PEFT adapter folder; its files never change their layout:
 //
 //	adapter_config.json        PEFT's fields; target_modules is ["lm_head"]
-//	adapter_model.safetensors  base_model.model.lm_head.lora_A.weight  F32 [R,D]
-//	                           base_model.model.lm_head.lora_B.weight  F32 [V,R]
+//	adapter_model.safetensors  by the head's kind, each name behind base_model.model.lm_head.
+//	                           lora     lora_A.weight     F32 [R,D]
+//	                                    lora_B.weight     F32 [V,R]
+//	                           bias     logit_bias        F32 [V]
+//	                           adapter  adapter_A.weight  F32 [R,D]
+//	                                    adapter_U.weight  F32 [D,R]
 //	optimizer.safetensors      exp_avg.NAME, exp_avg_sq.NAME           F32 as NAME
 //	                           step                                    I64 []
 //

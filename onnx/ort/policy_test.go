@@ -33,7 +33,7 @@ func TestHeadInsideTheModel(t *testing.T) {
 					}
 					seqs, from := unzip(drawnTexts(opt.V, 3, 9, 17))
 					again, lm := openSplit(t, r, path).logps(t, seqs, from), openLM(t, r, path)
-					for i, want := range base.policyLogps(t, head, seqs, from) {
+					for i, want := range base.headLogps(t, head, seqs, from) {
 						got, err := lm.Logps(t.Context(), seqs[i], from[i])
 						if err != nil {
 							t.Fatal(err)
@@ -89,30 +89,6 @@ func writePolicy(t *testing.T, dir string, head models.Head) {
 	if err := p.WriteDir(dir, "policy.onnx"); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// policyLogps scores seqs[i][from[i]:] under the head on this model's hidden states.
-func (s split) policyLogps(t *testing.T, head models.Head, seqs [][]int32, from []int) [][]float64 {
-	t.Helper()
-	starts := make([]int, len(from))
-	for i, f := range from {
-		starts[i] = f - 1
-	}
-	hidden, err := s.hidden(t, seqs, starts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := make([][]float64, len(seqs))
-	for i, seq := range seqs {
-		targets := seq[from[i]:]
-		var tokens models.Tokens
-		rows := models.Rows{N: len(targets), Hidden: hidden[i], Targets: targets}
-		if err := models.Score(t.Context(), s.engine, head, rows, &tokens); err != nil {
-			t.Fatal(err)
-		}
-		out[i] = tokens.Logps
-	}
-	return out
 }
 
 // TestAdapterBesideABranch: an adapter would leave an earlier branch on the old hidden state.

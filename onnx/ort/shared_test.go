@@ -108,8 +108,14 @@ func (s split) hidden(t testing.TB, seqs [][]int32, from []int) ([][]float32, er
 	return hidden, err
 }
 
-// logps scores seqs[i][from[i]:] in one batch.
+// logps scores seqs[i][from[i]:] in one batch under the frozen head.
 func (s split) logps(t testing.TB, seqs [][]int32, from []int) [][]float64 {
+	t.Helper()
+	return s.headLogps(t, nil, seqs, from)
+}
+
+// headLogps does so under a policy head, nil for the frozen one.
+func (s split) headLogps(t testing.TB, head models.Head, seqs [][]int32, from []int) [][]float64 {
 	t.Helper()
 	starts := make([]int, len(from))
 	for i, f := range from {
@@ -124,7 +130,12 @@ func (s split) logps(t testing.TB, seqs [][]int32, from []int) [][]float64 {
 		targets := seqs[i][from[i]:]
 		var tokens models.Tokens
 		rows := models.Rows{N: len(targets), Hidden: h, Targets: targets}
-		if err := models.Forward(t.Context(), s.engine, rows, models.Addition{}, &tokens); err != nil {
+		if head == nil {
+			err = models.Forward(t.Context(), s.engine, rows, models.Addition{}, &tokens)
+		} else {
+			err = models.Score(t.Context(), s.engine, head, rows, &tokens)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		out[i] = tokens.Logps
