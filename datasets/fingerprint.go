@@ -7,13 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // Fingerprint returns a SHA-256, in hexadecimal, of the bytes of the files that
 // paths name, in the order in which Open reads them. That of one file is the
 // file's own; that of several is the hash of theirs, 32 bytes each, so that
-// moving bytes from one file to the next changes it. Names do not matter.
-func Fingerprint(ctx context.Context, paths []string) (string, error) {
+// moving bytes from one file to the next changes it. Names do not matter. A mix that
+// changes what is read, as in [Options], is hashed with each of its paths.
+func Fingerprint(ctx context.Context, paths []string, mix ...Share) (string, error) {
+	if len(mix) > 0 && slices.ContainsFunc(mix, func(s Share) bool { return s != whole }) {
+		return mixFingerprint(ctx, paths, mix)
+	}
 	files, _, err := expand(paths)
 	if err != nil {
 		return "", err
@@ -28,6 +33,22 @@ func Fingerprint(ctx context.Context, paths []string) (string, error) {
 			return hex.EncodeToString(sum), nil
 		}
 		all.Write(sum)
+	}
+	return hex.EncodeToString(all.Sum(nil)), nil
+}
+
+// mixFingerprint hashes each path's own fingerprint with its share.
+func mixFingerprint(ctx context.Context, paths []string, mix []Share) (string, error) {
+	if err := checkMix(mix, len(paths)); err != nil {
+		return "", err
+	}
+	all := sha256.New()
+	for i, s := range mix {
+		sum, err := Fingerprint(ctx, paths[i:i+1])
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(all, sum, s.Weight, s.Limit)
 	}
 	return hex.EncodeToString(all.Sum(nil)), nil
 }

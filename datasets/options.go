@@ -27,18 +27,33 @@ func DefaultColumns() Columns {
 
 // Options says how rows are read. Start from [DefaultOptions].
 type Options struct {
-	Columns Columns
+	Columns Columns `json:"columns" yaml:"columns"`
 
 	// MaxRowBytes is the size of the largest JSON row that is read. A longer
 	// line of a JSONL file is an unusable row, a longer element of an array ends
 	// the reading.
-	MaxRowBytes int
+	MaxRowBytes int `json:"max_row_bytes" yaml:"max_row_bytes"`
 
 	// PromptsAlone reads rows with neither completion too: their pairs have a prompt only.
-	PromptsAlone bool
+	PromptsAlone bool `json:"prompts_alone,omitempty" yaml:"-"`
+
+	// Mix says, path by path, how much of each is read and what its pairs weigh; nil is
+	// all of every path, weights as they are.
+	Mix []Share `json:"mix,omitempty" yaml:"-"`
 
 	alloc memory.Allocator // of Arrow and Parquet, set by tests; nil for Go's
 }
+
+// A Share is what one of several paths contributes.
+type Share struct {
+	// Weight multiplies the weight of each pair, finite and >= 0.
+	Weight float64 `json:"weight"`
+	// Limit ends the path after so many rows, usable or not; 0 means all.
+	Limit int64 `json:"limit"`
+}
+
+// whole is a path that is read as if there were no mix.
+var whole = Share{Weight: 1}
 
 // DefaultOptions returns the default columns and a limit of 64 MiB a row.
 func DefaultOptions() Options {

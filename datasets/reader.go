@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 )
 
 // A Reader yields the pairs of its files in order. It holds one file open and
 // memory that does not grow with the data. It is not safe for concurrent use.
 type Reader struct {
 	files    []string
+	paths    []int // which path each file is of
 	findings []string
 	opt      Options
 	index    index
@@ -21,6 +24,7 @@ type Reader struct {
 	row     row
 	rows    int64 // rows met so far, over all files
 	fileRow int64 // rows met in the current file
+	pathRow int64 // rows met in the current file and earlier ones of its path
 	err     error // sticky
 }
 
@@ -37,11 +41,44 @@ func Open(paths []string, opt Options) (*Reader, error) {
 	if opt.MaxRowBytes <= 0 {
 		return nil, fmt.Errorf("datasets: MaxRowBytes is %d, want a number > 0", opt.MaxRowBytes)
 	}
-	files, findings, err := expand(paths)
-	if err != nil {
+	if err := checkMix(opt.Mix, len(paths)); err != nil {
 		return nil, err
 	}
-	return &Reader{files: files, findings: findings, opt: opt, index: x, names: opt.Columns.names()}, nil
+	r := &Reader{opt: opt, index: x, names: opt.Columns.names()}
+	if len(paths) == 0 {
+		_, _, err := expand(nil)
+		return nil, err
+	}
+	for i := range paths {
+		files, findings, err := expand(paths[i : i+1])
+		if err != nil {
+			return nil, err
+		}
+		r.files, r.findings = append(r.files, files...), append(r.findings, findings...)
+		r.paths = append(r.paths, slices.Repeat([]int{i}, len(files))...)
+	}
+	return r, nil
+}
+
+// checkMix refuses shares that are not one for each of n paths, or out of range.
+func checkMix(mix []Share, n int) error {
+	if mix != nil && len(mix) != n {
+		return fmt.Errorf("datasets: the mix has %d shares, want one for each of %d paths", len(mix), n)
+	}
+	for i, s := range mix {
+		if !(s.Weight >= 0) || math.IsInf(s.Weight, 0) || s.Limit < 0 {
+			return fmt.Errorf("datasets: share %d of the mix has weight %v and limit %d, want a finite weight >= 0 and a limit >= 0", i, s.Weight, s.Limit)
+		}
+	}
+	return nil
+}
+
+// share is that of the current file's path.
+func (r *Reader) share() Share {
+	if r.opt.Mix == nil {
+		return whole
+	}
+	return r.opt.Mix[r.paths[r.file]]
 }
 
 // Files returns the files in the order of reading.
@@ -73,9 +110,11 @@ func (r *Reader) Next(ctx context.Context) (Pair, error) {
 		} else {
 			re = pairOf(&r.row, r.names, &p)
 		}
+		p.Weight *= float32(r.share().Weight)
 	}
 	r.rows++
 	r.fileRow++
+	r.pathRow++
 	if re != nil {
 		re.File, re.Row = r.files[r.file], p.FileRow
 		return Pair{}, re
@@ -89,6 +128,12 @@ func (r *Reader) nextRow(ctx context.Context) error {
 		path := r.files[r.file]
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if limit := r.share().Limit; limit > 0 && r.pathRow >= limit {
+			if err := r.nextFile(); err != nil {
+				return err
+			}
+			continue
 		}
 		if r.in == nil {
 			in, err := openInput(ctx, path, &r.opt, r.index)
@@ -106,12 +151,23 @@ func (r *Reader) nextRow(ctx context.Context) error {
 		case err != io.EOF:
 			return fmt.Errorf("datasets: %s row %d: %w", path, r.fileRow, err)
 		}
-		if err := r.closeFile(); err != nil {
-			return fmt.Errorf("datasets: %s: %w", path, err)
+		if err := r.nextFile(); err != nil {
+			return err
 		}
-		r.file++
 	}
 	return io.EOF
+}
+
+// nextFile closes the current file and turns to the one behind it.
+func (r *Reader) nextFile() error {
+	if err := r.closeFile(); err != nil {
+		return fmt.Errorf("datasets: %s: %w", r.files[r.file], err)
+	}
+	r.file++
+	if r.file < len(r.files) && r.paths[r.file] != r.paths[r.file-1] {
+		r.pathRow = 0
+	}
+	return nil
 }
 
 func (r *Reader) closeFile() error {

@@ -26,10 +26,10 @@ const (
 
 // Options says how text becomes ids. Start from [DefaultOptions].
 type Options struct {
-	MaxLength    int // tokens of prompt and completion together; at least 2
-	Truncation   Truncation
-	ChatTemplate string    // "auto": the model's; "none": plain lines; else a file (.jinja, or JSON with a chat_template)
-	Date         time.Time // what strftime_now tells a template; fixed, because ids must not change with the clock
+	MaxLength    int        `json:"max_length" yaml:"max_length"` // tokens of prompt and completion together; at least 2
+	Truncation   Truncation `json:"truncation" yaml:"truncation"`
+	ChatTemplate string     `json:"chat_template" yaml:"chat_template"` // "auto": the model's; "none": plain lines; else a file (.jinja, or JSON with a chat_template)
+	Date         time.Time  `json:"date" yaml:"-"`                      // what strftime_now tells a template; fixed, because ids must not change with the clock
 }
 
 // DefaultOptions returns 1024 tokens, keep_start, the model's own chat template and [DefaultDate].
