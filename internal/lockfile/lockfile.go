@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 )
 
 // Name is the lock's file in the folder, there while the lock is held.
@@ -21,11 +23,18 @@ const Name = ".lock"
 type LockedError struct {
 	// Path is the folder.
 	Path string
+	// Holder says who that is, "process 12 on host a since 2026-01-02T03:04:05Z"; empty
+	// where the lock does not tell.
+	Holder string
 }
 
 // Error implements error.
 func (e *LockedError) Error() string {
-	return fmt.Sprintf("lockfile: folder %q is in use by another process", e.Path)
+	text := fmt.Sprintf("lockfile: folder %q is in use by another process", e.Path)
+	if e.Holder != "" {
+		text += " (" + e.Holder + ")"
+	}
+	return text
 }
 
 // A Lock is a folder held for one writer.
@@ -41,7 +50,7 @@ func Acquire(dir string) (*Lock, error) {
 	for {
 		f, err := open(path)
 		if errors.Is(err, errHeld) {
-			return nil, &LockedError{Path: dir}
+			return nil, &LockedError{Path: dir, Holder: holder(path)}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("lockfile: lock %q: %w", dir, err)
@@ -50,10 +59,34 @@ func Acquire(dir string) (*Lock, error) {
 		// The last holder may have removed the file between its opening and its locking
 		// here: that lock is on a file nobody else can find.
 		if f == nil || l.current() {
+			l.sign()
 			return l, nil
 		}
 		f.Close() // nothing was written
 	}
+}
+
+// sign writes into the file who holds it. That is for people, so a full disk is no error.
+func (l *Lock) sign() {
+	if l.f == nil {
+		return
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	if l.f.Truncate(0) == nil {
+		fmt.Fprintf(l.f, "process %d on host %s since %s\n", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
+	}
+}
+
+// holder reads what sign wrote; a moment after the lock was taken it may be nothing yet.
+func holder(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil || len(text) > 512 {
+		return ""
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(string(text)), "?")
 }
 
 // errHeld says that another open file has the lock.

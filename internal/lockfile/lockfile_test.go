@@ -3,11 +3,13 @@ package lockfile
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -185,5 +187,29 @@ func TestNeverTwoHolders(t *testing.T) {
 	wg.Wait()
 	if taken.Load() == 0 {
 		t.Error("nobody ever had it")
+	}
+}
+
+// TestTheHolderIsNamed reads who holds a lock: this process, whose number stands in it.
+func TestTheHolderIsNamed(t *testing.T) {
+	needsFlock(t)
+	dir := t.TempDir()
+	// A killed holder's name must not shine through.
+	if err := os.WriteFile(filepath.Join(dir, Name), []byte(strings.Repeat("x", 200)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Acquire(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	_, err = Acquire(dir)
+	host, hostErr := os.Hostname()
+	if hostErr != nil {
+		t.Fatal(hostErr)
+	}
+	want := fmt.Sprintf("(process %d on host %s since 20", os.Getpid(), host)
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "x\n") {
+		t.Errorf("got %v, want %s…)", err, want)
 	}
 }
