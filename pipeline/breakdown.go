@@ -62,8 +62,8 @@ type scoredPair struct {
 
 // openBreakdown opens the data of a cache, under the columns it was read by; other data
 // is refused.
-func openBreakdown(ctx context.Context, paths []string, m refcache.Manifest) (*breakdown, error) {
-	sum, err := datasets.Fingerprint(ctx, paths)
+func openBreakdown(ctx context.Context, paths []string, mix []datasets.Share, m refcache.Manifest) (*breakdown, error) {
+	sum, err := datasets.Fingerprint(ctx, paths, mix...)
 	if err != nil {
 		return nil, &DataError{err}
 	}
@@ -71,6 +71,7 @@ func openBreakdown(ctx context.Context, paths []string, m refcache.Manifest) (*b
 		return nil, err
 	}
 	opt := datasets.DefaultOptions()
+	opt.Mix = mix
 	if err := json.Unmarshal([]byte(m.Identity["columns"]), &opt.Columns); err != nil {
 		return nil, fmt.Errorf("pipeline: columns of the cache: %w", err)
 	}

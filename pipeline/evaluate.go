@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/loss"
 	"github.com/dpo-pipe/dpo-pipe/models"
@@ -19,6 +20,8 @@ type EvalConfig struct {
 	// Data, where given, are the files that the cache was made from: accuracy is then
 	// told by their sources and scores too.
 	Data []string `json:"data,omitempty" yaml:"data,omitempty"`
+	// Mix is that of the cache's data.
+	Mix []datasets.Share `json:"mix,omitempty" yaml:"-"`
 	// All scores every pair instead of those that training held out.
 	All bool `json:"all,omitempty" yaml:"all,omitempty"`
 	// Engine multiplies matrices: ort or gonum.
@@ -66,7 +69,7 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine, report Repor
 		return EvalResult{}, err
 	}
 	if len(cfg.Data) > 0 {
-		if e.groups, err = openBreakdown(ctx, cfg.Data, e.cache.Manifest()); err != nil {
+		if e.groups, err = openBreakdown(ctx, cfg.Data, cfg.Mix, e.cache.Manifest()); err != nil {
 			return EvalResult{}, err
 		}
 	}

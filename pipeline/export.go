@@ -15,8 +15,9 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 )
 
-// adapterName is the folder of the PEFT adapter in an exported model folder.
-const adapterName = "adapter"
+// AdapterName is the folder of the PEFT adapter in an exported model folder. [Evaluate] takes
+// it as a checkpoint.
+const AdapterName = "adapter"
 
 // ExportConfig says what to export.
 type ExportConfig struct {
@@ -95,7 +96,7 @@ func Export(ctx context.Context, cfg ExportConfig, rt Runtime, report Reporter) 
 		return ExportResult{}, err
 	}
 	return ExportResult{
-		Out: cfg.Out, ONNX: filepath.Join(cfg.Out, onnxFile), Adapter: filepath.Join(cfg.Out, adapterName),
+		Out: cfg.Out, ONNX: filepath.Join(cfg.Out, onnxFile), Adapter: filepath.Join(cfg.Out, AdapterName),
 		Form: x.form(), Verified: verified,
 	}, nil
 }
@@ -218,11 +219,18 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 			return "", err
 		}
 	}
-	adapter := filepath.Join(dir, adapterName)
+	adapter := filepath.Join(dir, AdapterName)
 	if err := os.Mkdir(adapter, 0o777); err != nil {
 		return "", fmt.Errorf("pipeline: write adapter: %w", err)
 	}
-	return onnxFile, models.WriteAdapter(adapter, x.head, baseName(x.state.Identity))
+	if err := models.WriteAdapter(adapter, x.head, baseName(x.state.Identity)); err != nil {
+		return "", err
+	}
+	if x.state.Step == 0 {
+		return onnxFile, nil
+	}
+	// With it the adapter is a checkpoint that a later one can be compared with.
+	return onnxFile, copyFile(filepath.Join(adapter, stateName), filepath.Join(x.cfg.Checkpoint, stateName))
 }
 
 // branched reports whether the trained part goes beside the stored matrix: into

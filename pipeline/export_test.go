@@ -44,6 +44,26 @@ func TestExportWritesAVerifiedModelFolder(t *testing.T) {
 	}
 }
 
+// TestAnExportedAdapterIsACheckpoint holds a checkpoint against the adapter that was exported
+// from it: they do not differ.
+func TestAnExportedAdapterIsACheckpoint(t *testing.T) {
+	w, cfg := trained(t)
+	_, err := Export(context.Background(), cfg, w.rt, nil)
+	must(t, err)
+	r, err := Evaluate(context.Background(), EvalConfig{
+		Cache: w.path("cache"), Checkpoint: cfg.Checkpoint, Against: filepath.Join(cfg.Out, AdapterName), Engine: "gonum",
+	}, gonumEngine, nil)
+	must(t, err)
+	if r.Pairs == 0 || len(r.Against.Differences) == 0 {
+		t.Fatalf("nothing was compared: %+v", r.Against)
+	}
+	for _, d := range r.Against.Differences {
+		if d.Value != 0 {
+			t.Errorf("%s differs by %v", d.Name, d.Value)
+		}
+	}
+}
+
 // Every kind of head is trained, resumed in the same bytes, and exported.
 func TestEveryHeadFromTrainingToExport(t *testing.T) {
 	for _, kind := range models.Kinds {

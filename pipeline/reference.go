@@ -118,7 +118,7 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 	if err != nil {
 		return nil, err
 	}
-	data, err := datasets.Fingerprint(ctx, cfg.Data)
+	data, err := datasets.Fingerprint(ctx, cfg.Data, cfg.Reading.Mix...)
 	if err != nil {
 		return nil, err
 	}
