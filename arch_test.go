@@ -37,9 +37,10 @@ var imports = map[string][]string{
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
 		"internal/atomicfile", "internal/lockfile", "internal/tfevents",
 	},
+	"publish": {"internal/atomicfile", "internal/lockfile"},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
-		"models", "pipeline", "internal/atomicfile", "internal/demo",
+		"models", "pipeline", "publish", "internal/atomicfile", "internal/demo",
 	},
 }
 

@@ -134,11 +134,11 @@ func (t *trainer) load() error {
 
 // point makes last and best lead to the checkpoints they name, then drops old ones.
 func (t *trainer) point() error {
-	if err := pointTo(t.cfg.Out, lastName, checkpointPath(t.saved)); err != nil {
+	if err := atomicfile.Symlink(checkpointPath(t.saved), filepath.Join(t.cfg.Out, lastName)); err != nil {
 		return err
 	}
 	if len(t.state.Best) > 0 {
-		if err := pointTo(t.cfg.Out, bestName, checkpointPath(t.state.Best[0].Step)); err != nil {
+		if err := atomicfile.Symlink(checkpointPath(t.state.Best[0].Step), filepath.Join(t.cfg.Out, bestName)); err != nil {
 			return err
 		}
 	}

@@ -152,18 +152,3 @@ func settings(c TrainConfig) (map[string]any, error) {
 	}
 	return m, nil
 }
-
-// pointTo makes the link name in dir lead to target, a path below dir, atomically.
-func pointTo(dir, name, target string) error {
-	tmp := filepath.Join(dir, atomicfile.TempPrefix+name)
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("pipeline: link %q: %w", name, err)
-	}
-	if err := os.Symlink(target, tmp); err != nil {
-		return fmt.Errorf("pipeline: link %q: %w", name, err)
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return fmt.Errorf("pipeline: link %q: %w", name, err)
-	}
-	return nil
-}

@@ -127,7 +127,7 @@ func (r *SweepResult) conclude() error {
 	if r.Best != "" {
 		best := r.Runs[0]
 		r.Checkpoint = filepath.Join(r.Out, bestName)
-		if err := pointTo(r.Out, bestName, filepath.Join(best.Name, filepath.Base(best.Result.Checkpoint))); err != nil {
+		if err := atomicfile.Symlink(filepath.Join(best.Name, filepath.Base(best.Result.Checkpoint)), filepath.Join(r.Out, bestName)); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func (a *app) cli() *cli.App {
 func (a *app) commands() []*cli.Command {
 	all := []*cli.Command{
 		a.precomputeCommand(), a.trainCommand(), a.evalCommand(), a.reportCommand(), a.exportCommand(), a.compareCommand(),
-		a.inspectCommand(), a.headsCommand(), a.objectivesCommand(), a.demoCommand(), a.doctorCommand(),
+		a.versionsCommand(), a.rollbackCommand(), a.inspectCommand(), a.headsCommand(), a.objectivesCommand(), a.demoCommand(), a.doctorCommand(),
 	}
 	for _, c := range all {
 		c.OnUsageError = usageError

@@ -14,6 +14,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
+	"github.com/dpo-pipe/dpo-pipe/publish"
 )
 
 // Exit codes; scripts and schedulers act on them, so they never change.
@@ -101,6 +102,12 @@ func classify(err error, advice advice) (code int, hint string) {
 	case is[*pipeline.FieldError](err), is[*pipeline.SettingsError](err), is[*pipeline.ModelError](err), is[*refcache.MountError](err),
 		is[*onnx.RefusedError](err), is[*tokenizer.UnsupportedError](err), errors.Is(err, refcache.ErrNotCache):
 		return exitUsage, ""
+	case is[*publish.NameError](err), is[*publish.PlaceError](err), is[*publish.ExistsError](err), is[*publish.WithdrawnError](err):
+		return exitUsage, ""
+	case is[*publish.NoVersionError](err):
+		return exitUsage, "dpo-pipe versions PLACE lists what there is"
+	case is[*publish.DamagedError](err):
+		return exitFailed, "nothing was changed; go to another version by rollback --to, or publish this one under another name"
 	case is[*encode.NoTemplateError](err):
 		return exitUsage, "--chat-template FILE names one, --chat-template none does without"
 	case is[*pipeline.BadDataError](err):

@@ -16,6 +16,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
+	"github.com/dpo-pipe/dpo-pipe/publish"
 )
 
 // wrapped is err as stages hand it on.
@@ -71,6 +72,13 @@ func TestExitCodes(t *testing.T) {
 		{"unusable row", "precompute-ref", row, exitData, ""},
 		{"no rows", "precompute-ref", &pipeline.NoRowsError{}, exitData, ""},
 		{"unreadable data", "precompute-ref", &pipeline.DataError{Err: errors.New("no Parquet")}, exitData, ""},
+		{"bad version", "rollback", &publish.NameError{}, exitUsage, ""},
+		{"odd place", "rollback", &publish.PlaceError{}, exitUsage, ""},
+		{"published otherwise", "run", &publish.ExistsError{}, exitUsage, ""},
+		{"rolled back", "run", &publish.WithdrawnError{}, exitUsage, ""},
+		{"nothing to go back to", "rollback", &publish.NoVersionError{}, exitUsage, "versions"},
+		{"damaged version", "rollback", &publish.DamagedError{}, exitFailed, "--to"},
+		{"no symbolic links", "run", &publish.NoLinksError{Err: syscall.EPERM}, exitEnvironment, ""},
 		{"wrong export", "export", &pipeline.VerifyError{}, exitFailed, ""},
 		{"anything else", "train", errors.New("odd"), exitFailed, ""},
 	} {

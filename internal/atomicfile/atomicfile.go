@@ -222,3 +222,19 @@ func Link(from, to string) error {
 	}
 	return syncDir(filepath.Dir(to))
 }
+
+// Symlink makes path a symbolic link to target in one step, replacing a file or link there.
+func Symlink(target, path string) error {
+	dir, name := filepath.Split(path)
+	tmp := filepath.Join(dir, TempPrefix+name)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("atomicfile: link %q: %w", path, err)
+	}
+	if err := os.Symlink(target, tmp); err != nil {
+		return fmt.Errorf("atomicfile: link %q: %w", path, err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("atomicfile: link %q: %w", path, errors.Join(err, os.Remove(tmp)))
+	}
+	return syncDir(filepath.Dir(path))
+}

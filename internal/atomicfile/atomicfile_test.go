@@ -150,3 +150,28 @@ func TestRemove(t *testing.T) {
 		t.Errorf("the parent holds %q, want keep alone", got)
 	}
 }
+
+func TestSymlink(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	for _, target := range []string{"a", "b/c"} {
+		if err := os.WriteFile(filepath.Join(dir, TempPrefix+"link"), nil, 0o666); err != nil { // of a killed process
+			t.Fatal(err)
+		}
+		if err := Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.Readlink(link); err != nil || got != target {
+			t.Errorf("the link leads to %q, %v, want %q", got, err, target)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := Symlink("a", filepath.Join(dir, "folder")); err == nil {
+		t.Error("a folder was replaced")
+	}
+	if got := names(t, dir); !slices.Equal(got, []string{"folder", "link"}) {
+		t.Errorf("the folder holds %q", got)
+	}
+}
