@@ -38,9 +38,12 @@ var imports = map[string][]string{
 		"internal/atomicfile", "internal/lockfile", "internal/tfevents",
 	},
 	"publish": {"internal/atomicfile", "internal/lockfile"},
+	"job": {
+		"datasets", "datasets/encode", "datasets/refcache", "models", "pipeline", "internal/atomicfile", "internal/lockfile",
+	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
-		"models", "pipeline", "publish", "internal/atomicfile", "internal/demo",
+		"models", "pipeline", "job", "publish", "internal/atomicfile", "internal/demo",
 	},
 }
 
@@ -58,7 +61,7 @@ var fences = map[string][]string{
 	"flag":                              {},
 	"github.com/dlclark/regexp2":        {"datasets/tokenizer", "datasets/encode"},
 	"github.com/google/flatbuffers":     {"datasets"},
-	"go.yaml.in/yaml":                   {"pipeline", "cmd/dpo-pipe"},
+	"go.yaml.in/yaml":                   {"pipeline", "job", "cmd/dpo-pipe"},
 	"C":                                 {"onnx/ort"},
 	"math/rand":                         {},
 	"github.com/rogpeppe/go-internal":   {},

@@ -40,7 +40,9 @@ adapter and a verified ONNX model (export). See it work: dpo-pipe demo
 Results go to stdout, progress and messages to stderr.
 
 Exit codes: 0 done, 1 failed, 2 usage or settings, 3 environment (library,
-provider, disk), 4 data refused, 5 quality gate not met, 130 interrupted.`
+provider, disk), 4 data refused, 5 quality gate not met, 6 time up (run
+--max-duration; start again to go on), 75 another run of the job is at work
+(try later), 130 interrupted.`
 
 func (a *app) cli() *cli.App {
 	return &cli.App{
@@ -64,7 +66,8 @@ func (a *app) cli() *cli.App {
 func (a *app) commands() []*cli.Command {
 	all := []*cli.Command{
 		a.precomputeCommand(), a.trainCommand(), a.evalCommand(), a.reportCommand(), a.exportCommand(), a.compareCommand(),
-		a.versionsCommand(), a.rollbackCommand(), a.inspectCommand(), a.headsCommand(), a.objectivesCommand(), a.demoCommand(), a.doctorCommand(),
+		a.runCommand(), a.runsCommand(), a.versionsCommand(), a.rollbackCommand(), a.inspectCommand(), a.headsCommand(),
+		a.objectivesCommand(), a.demoCommand(), a.doctorCommand(),
 	}
 	for _, c := range all {
 		c.OnUsageError = usageError

@@ -12,6 +12,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
+	"github.com/dpo-pipe/dpo-pipe/job"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 	"github.com/dpo-pipe/dpo-pipe/publish"
@@ -25,6 +26,8 @@ const (
 	exitEnvironment = 3
 	exitData        = 4
 	exitGate        = 5
+	exitTimeUp      = 6  // the next start goes on
+	exitBusy        = 75 // EX_TEMPFAIL of sysexits.h: try later
 	exitInterrupted = 130
 )
 
@@ -87,6 +90,14 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitEnvironment, "the disk is full; " + advice.full
 	case is[environmentError](err), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return exitEnvironment, ""
+	case is[*job.GateError](err):
+		return exitGate, ""
+	case is[*job.TimeUpError](err):
+		return exitTimeUp, ""
+	case is[*job.BusyError](err):
+		return exitBusy, ""
+	case is[*job.KeyError](err):
+		return exitUsage, "docs/jobs.md explains every key; dpo-pipe run --schema prints their schema"
 	case is[*usageErr](err):
 		return exitUsage, "dpo-pipe --help lists the commands, dpo-pipe COMMAND --help its flags and an example"
 	case is[*pipeline.RunExistsError](err):
@@ -162,6 +173,12 @@ func adviceFor(command string) advice {
 			interrupted: "the same command with --resume goes on from the last checkpoint or, without one, begins",
 			full:        "make room; the same command with --resume goes on from the last checkpoint",
 			stale:       "name the --cache that was made from this model and data, or run precompute-ref again with another --out",
+		}
+	case "run":
+		return advice{
+			interrupted: "the same command goes on where this run stopped",
+			full:        "make room; the same command goes on where this run stopped",
+			stale:       "the published policy is one of another model: gates.published: off publishes without comparing",
 		}
 	case "demo":
 		return advice{

@@ -14,6 +14,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
+	"github.com/dpo-pipe/dpo-pipe/job"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 	"github.com/dpo-pipe/dpo-pipe/publish"
@@ -79,6 +80,12 @@ func TestExitCodes(t *testing.T) {
 		{"nothing to go back to", "rollback", &publish.NoVersionError{}, exitUsage, "versions"},
 		{"damaged version", "rollback", &publish.DamagedError{}, exitFailed, "--to"},
 		{"no symbolic links", "run", &publish.NoLinksError{Err: syscall.EPERM}, exitEnvironment, ""},
+		{"gate", "run", &job.GateError{}, exitGate, ""},
+		{"time up", "run", &job.TimeUpError{}, exitTimeUp, ""},
+		{"time up on a full disk", "run", errors.Join(&job.TimeUpError{}, pathError(syscall.ENOSPC)), exitEnvironment, "the same command goes on"},
+		{"job at work", "run", &job.BusyError{}, exitBusy, ""},
+		{"mistake in a job file", "run", errors.Join(&job.KeyError{}, &job.KeyError{}), exitUsage, "docs/jobs.md"},
+		{"another model was published", "run", &refcache.StaleError{}, exitUsage, "gates.published"},
 		{"wrong export", "export", &pipeline.VerifyError{}, exitFailed, ""},
 		{"anything else", "train", errors.New("odd"), exitFailed, ""},
 	} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 )
 
 // fewPairs copies the first n lines of a JSONL file.
@@ -22,4 +23,14 @@ func fewPairs(from, to, n string) error {
 		return fmt.Errorf("%s has %d lines, want %d", from, len(lines), count)
 	}
 	return os.WriteFile(to, bytes.Join(lines[:count], nil), 0o666)
+}
+
+// flipLabels exchanges the preferred and the other completion of every row of a JSONL file.
+func flipLabels(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	swap := strings.NewReplacer(`"chosen"`, `"rejected"`, `"rejected"`, `"chosen"`)
+	return os.WriteFile(path, []byte(swap.Replace(string(data))), 0o666)
 }

@@ -68,7 +68,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 
 // TestScripts runs testdata/script: each file is a behaviour of the command. The
 // folder $DEMO holds the built-in model and pairs; the command few-pairs FILE N
-// writes the first N of them.
+// writes the first N of them, and flip-labels FILE takes chosen for rejected in a file.
 func TestScripts(t *testing.T) {
 	lib := library(t)
 	files := t.TempDir()
@@ -86,7 +86,8 @@ func TestScripts(t *testing.T) {
 			"few-pairs": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(fewPairs(filepath.Join(files, demo.DataFile), ts.MkAbs(args[0]), args[1]))
 			},
-			"exits": exits,
+			"flip-labels": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(flipLabels(ts.MkAbs(args[0]))) },
+			"exits":       exits,
 			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
 				path := ts.MkAbs(args[0])
 				info, err := os.Stat(path)

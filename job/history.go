@@ -1,0 +1,87 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
+)
+
+// History lists the runs recorded in a folder, the oldest first. A run whose process was
+// killed is Interrupted.
+func History(runs string) ([]*Result, error) {
+	all, err := readRuns(runs)
+	if err != nil || len(all) == 0 {
+		return all, err
+	}
+	lock, err := lockfile.Acquire(runs)
+	if is[*lockfile.LockedError](err) {
+		return all, nil // one is at work
+	}
+	for _, r := range all {
+		r.killed()
+	}
+	return all, errors.Join(err, lock.Release())
+}
+
+// changedKeys lists the keys whose value differs from that in the config.yaml at path; none
+// where there is no such file.
+func changedKeys(path string, c *Config) ([]string, error) {
+	if path == "" {
+		return []string{}, nil
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []string{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("job: %w", err)
+	}
+	var before yaml.Node
+	if err := yaml.Unmarshal(data, &before); err != nil {
+		return nil, fmt.Errorf("job: %s: %w", path, err)
+	}
+	have, want := map[string]string{}, map[string]string{}
+	if len(before.Content) > 0 {
+		flatten(before.Content[0], "", have)
+	}
+	flatten(c.node(), "", want)
+	changed := []string{}
+	for key, value := range want {
+		if old, ok := have[key]; !ok || old != value {
+			changed = append(changed, key)
+		}
+	}
+	for key := range have {
+		if _, ok := want[key]; !ok {
+			changed = append(changed, key)
+		}
+	}
+	slices.Sort(changed)
+	return changed, nil
+}
+
+// flatten puts the words of a node into a map by their keys; a list is one word.
+func flatten(n *yaml.Node, path string, out map[string]string) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			flatten(n.Content[i+1], join(path, n.Content[i].Value), out)
+		}
+	case yaml.SequenceNode:
+		var list string
+		for _, one := range n.Content {
+			entry := map[string]string{}
+			flatten(one, "", entry)
+			list += fmt.Sprintln(entry) // keys in order
+		}
+		out[path] = list
+	default:
+		out[path] = n.Value
+	}
+}

@@ -1,0 +1,238 @@
+package job
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+)
+
+// The names in a run's folder. They are on disk and don't change.
+const (
+	configName     = "config.yaml"
+	identitiesName = "identities.json"
+	resultName     = "result.json"
+	logName        = "log.jsonl"
+	trainName      = "train"
+	evaluationName = "evaluation.json"
+	policyName     = "policy"
+)
+
+// recordFormat is the version of result.json.
+const recordFormat = 1
+
+// Status says how a run ended.
+type Status string
+
+// How runs end. The newest is gone on with where it was interrupted or failed and nothing has
+// changed since.
+const (
+	Published   Status = "published"   // its policy is current
+	Done        Status = "done"        // the policy is made; nothing says where to publish
+	Unchanged   Status = "unchanged"   // there was nothing to do
+	Refused     Status = "refused"     // a gate was not met
+	Running     Status = "running"     // at work, or killed
+	Interrupted Status = "interrupted" // by a signal
+	TimeUp      Status = "time up"     // --max-duration was over
+	Failed      Status = "failed"      // with an error
+)
+
+// ended reports a run that is not gone on with.
+func (s Status) ended() bool {
+	return slices.Contains([]Status{Published, Done, Unchanged, Refused}, s)
+}
+
+// killed says of a run without a process that it is Interrupted.
+func (r *Result) killed() bool {
+	if r.Status != Running {
+		return false
+	}
+	r.Status, r.Reason = Interrupted, "its process was killed"
+	return true
+}
+
+// Stages of a run, in order.
+const (
+	StagePrecompute = "precompute"
+	StageTrain      = "train"
+	StageEvaluate   = "evaluate"
+	StageGates      = "gates"
+	StageExport     = "export"
+	StagePublish    = "publish"
+)
+
+// A Stage says what became of a stage of a run.
+type Stage struct {
+	Name string `json:"stage"`
+	// Action is "ran", "reused" or "skipped"; Text says what came of it, or why not.
+	Action  string  `json:"action"`
+	Text    string  `json:"text"`
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// A Result is result.json of a run, written when it begins, behind each stage, and at its end.
+type Result struct {
+	Format int    `json:"format"`
+	ID     string `json:"id"`
+	// Job is the job file, Status how it ended, Reason why where that is no success.
+	Job    string `json:"job"`
+	Status Status `json:"status"`
+	Reason string `json:"reason,omitempty"`
+	// Started is when the first attempt began, Finished when the last ended; Seconds is the
+	// time of all of them.
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished,omitzero"`
+	Seconds  float64   `json:"seconds"`
+	Attempts int       `json:"attempts"`
+	Stages   []Stage   `json:"stages"`
+	// Changed lists keys whose value differs from the run before.
+	Changed []string `json:"changed_keys"`
+
+	// Pairs are in the cache; NewPairs were computed and DroppedPairs left it in this run.
+	// Before is how many there were.
+	Pairs        int64 `json:"pairs"`
+	NewPairs     int64 `json:"new_pairs"`
+	DroppedPairs int64 `json:"dropped_pairs"`
+	Before       int64 `json:"pairs_before"`
+	// DroppedRows counts unusable rows of the data by reason.
+	DroppedRows map[string]int64 `json:"dropped_rows,omitempty"`
+	// HeldOut pairs were scored; Metrics and Intervals are theirs.
+	HeldOut   int64              `json:"held_out_pairs,omitempty"`
+	Metrics   pipeline.Values    `json:"metrics,omitempty"`
+	Intervals pipeline.Intervals `json:"intervals,omitempty"`
+	Alarms    []pipeline.Alarm   `json:"alarms,omitempty"`
+	Gates     []Gate             `json:"gates,omitempty"`
+	// Policy is the folder with the policy, Published the version that it became.
+	Policy    string `json:"policy,omitempty"`
+	Published string `json:"published,omitempty"`
+
+	identities identities
+	folder     string
+}
+
+// identities are what the stages of a run were made from, by content: identities.json.
+type identities struct {
+	// Inputs is of all that the run began with: settings, model, data.
+	Inputs string `json:"inputs"`
+	// Cache is what the cache was asked for, key by key.
+	Cache map[string]string `json:"cache"`
+	// Stages hold what went in and where the outcome is.
+	Stages map[string]made `json:"stages"`
+}
+
+// made is a stage's outcome.
+type made struct {
+	// Inputs is the hash of what goes into it, Output its path below the runs' folder.
+	Inputs string `json:"inputs"`
+	Output string `json:"output"`
+	// Done says that the outcome is whole.
+	Done bool `json:"done"`
+}
+
+// run is the one that made it.
+func (m made) run() string { return filepath.Dir(m.Output) }
+
+// path is that of a file in the run's folder.
+func (r *Result) path(name string) string { return filepath.Join(r.folder, name) }
+
+// save writes result and identities.
+func (r *Result) save() error {
+	return errors.Join(writeJSON(r.path(identitiesName), r.identities), writeJSON(r.path(resultName), r))
+}
+
+// stage notes what became of a stage; a second attempt replaces the first.
+func (r *Result) stage(s Stage) {
+	i := slices.IndexFunc(r.Stages, func(have Stage) bool { return have.Name == s.Name })
+	if i < 0 {
+		r.Stages = append(r.Stages, s)
+		return
+	}
+	s.Seconds += r.Stages[i].Seconds
+	r.Stages[i] = s
+}
+
+// createRun makes the folder of a new run, named by the time.
+func createRun(runs string, now time.Time) (*Result, error) {
+	base := now.UTC().Format("20060102T150405Z")
+	for n := 1; ; n++ {
+		id := base
+		if n > 1 {
+			id = fmt.Sprintf("%s-%d", base, n)
+		}
+		folder := filepath.Join(runs, id)
+		err := os.Mkdir(folder, 0o777)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("job: run folder: %w", err)
+		}
+		return &Result{
+			Format: recordFormat, ID: id, Status: Running, Started: now.UTC().Truncate(time.Second), folder: folder, Changed: []string{},
+			identities: identities{Stages: map[string]made{}},
+		}, nil
+	}
+}
+
+// readRuns reads the records of a job, the oldest first.
+func readRuns(runs string) ([]*Result, error) {
+	entries, err := os.ReadDir(runs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("job: runs: %w", err)
+	}
+	var all []*Result
+	for _, e := range entries {
+		folder := filepath.Join(runs, e.Name())
+		if !e.IsDir() || e.Name()[0] == '.' {
+			continue
+		}
+		r := &Result{folder: folder}
+		err := errors.Join(readJSON(r.path(resultName), r), readJSON(r.path(identitiesName), &r.identities))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // killed before there was a record, or no run
+		}
+		if err != nil {
+			return nil, err
+		}
+		if r.Format != recordFormat {
+			return nil, fmt.Errorf("job: %s: format %d, want %d", r.path(resultName), r.Format, recordFormat)
+		}
+		all = append(all, r)
+	}
+	slices.SortStableFunc(all, func(a, b *Result) int { return a.Started.Compare(b.Started) })
+	return all, nil
+}
+
+func writeJSON(path string, v any) error {
+	return atomicfile.WriteFile(path, func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	})
+}
+
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("job: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("job: %s: %w", path, err)
+	}
+	return nil
+}

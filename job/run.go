@@ -1,0 +1,278 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+)
+
+// A Place is where policies are published; package publish has it.
+type Place interface {
+	// Publish copies folder from to a new version and makes it current. The same version
+	// with the same files again changes nothing.
+	Publish(ctx context.Context, version, from string, meta map[string]string) error
+	// Current names the version in use and its folder.
+	Current() (version, folder string, ok bool, err error)
+	// Retain removes all but the newest versions.
+	Retain(ctx context.Context, keep int) (removed []string, err error)
+}
+
+// Options are what a run works with, beside its job file.
+type Options struct {
+	// MaxDuration ends the run behind the batch or step in progress; 0 never.
+	MaxDuration time.Duration
+	// Log is told what is done, Report how far a stage is. Both may be nil.
+	Log    slog.Handler
+	Report pipeline.Reporter
+	// OpenRuntime and OpenPlace open what a config names.
+	OpenRuntime func(Runtime) (pipeline.Runtime, error)
+	OpenEngine  func(Runtime) pipeline.OpenEngine
+	OpenPlace   func(path string) (Place, error)
+}
+
+// A BusyError says that another process runs the job.
+type BusyError struct {
+	// Runs is the folder of the job's runs, Holder who has it.
+	Runs, Holder string
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("job: another run of this job is at work in %q: %s", e.Runs, e.Holder)
+}
+
+// A TimeUpError says that a run ended at its Options.MaxDuration; the next start goes on.
+type TimeUpError struct{ After time.Duration }
+
+func (e *TimeUpError) Error() string {
+	return fmt.Sprintf("job: %v were over; the next start goes on where this one stopped", e.After)
+}
+
+// execution is the state of one run.
+type execution struct {
+	cfg     *Config
+	opt     Options
+	log     *slog.Logger
+	rt      pipeline.Runtime
+	place   Place // nil: nothing is published
+	earlier []*Result
+	run     *Result
+	cache   pass  // of the data
+	pairs   *pass // of the evaluation's own pairs; nil: there are none
+	start   time.Time
+	already float64 // seconds of earlier attempts
+
+	trained    string // checkpoint that training hands over
+	evaluation *pipeline.EvalResult
+}
+
+// Run does what the job file says and writes a record of it. The error is a *[GateError] where
+// a gate was not met, a *[BusyError] where the job is at work already, and a *[TimeUpError]
+// at Options.MaxDuration; the next start goes on with a run that was interrupted or failed.
+func Run(ctx context.Context, cfg Config, opt Options) (Result, error) {
+	lock, err := acquire(cfg.Runs.Path)
+	if err != nil {
+		return Result{}, err
+	}
+	defer lock.Release()
+	x, err := open(ctx, &cfg, opt)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := x.begin(); err != nil {
+		return Result{}, err
+	}
+	file, err := os.OpenFile(x.run.path(logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	if err != nil {
+		return Result{}, fmt.Errorf("job: log: %w", err)
+	}
+	defer file.Close()
+	x.log = logger(opt.Log, slog.NewJSONHandler(file, nil)).With("run", x.run.ID)
+	limited, cancel := limit(ctx, opt.MaxDuration)
+	defer cancel()
+	err = x.end(limited, x.stages(limited))
+	return *x.run, err
+}
+
+// acquire locks the folder of the runs, made if need be.
+func acquire(runs string) (*lockfile.Lock, error) {
+	if err := os.MkdirAll(runs, 0o777); err != nil {
+		return nil, fmt.Errorf("job: runs: %w", err)
+	}
+	lock, err := lockfile.Acquire(runs)
+	if locked, ok := errors.AsType[*lockfile.LockedError](err); ok {
+		return nil, &BusyError{Runs: runs, Holder: locked.Holder}
+	}
+	return lock, err
+}
+
+// logger hands what is logged to all of the handlers that there are.
+func logger(handlers ...slog.Handler) *slog.Logger {
+	var all []slog.Handler
+	for _, h := range handlers {
+		if h != nil {
+			all = append(all, h)
+		}
+	}
+	return slog.New(slog.NewMultiHandler(all...))
+}
+
+// limit ends a context after a while, with a *TimeUpError as its cause.
+func limit(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, d, &TimeUpError{After: d})
+}
+
+// open reads what is there: earlier runs, the cache, what is published.
+func open(ctx context.Context, cfg *Config, opt Options) (x *execution, err error) {
+	x = &execution{cfg: cfg, opt: opt, start: time.Now(), log: logger(opt.Log)}
+	if x.earlier, err = readRuns(cfg.Runs.Path); err != nil {
+		return nil, err
+	}
+	if cfg.Publish.To != "" {
+		if x.place, err = opt.OpenPlace(cfg.Publish.To); err != nil {
+			return nil, err
+		}
+	}
+	if x.rt, err = opt.OpenRuntime(cfg.Runtime); err != nil {
+		return nil, err
+	}
+	if x.cache, err = x.planPass(ctx, cfg.precompute()); err != nil || len(cfg.Evaluation.Pairs) == 0 {
+		return x, err
+	}
+	pairs, err := x.planPass(ctx, cfg.precomputePairs())
+	x.pairs = &pairs
+	return x, err
+}
+
+// inputs is the identity of all that a run begins with.
+func (x *execution) inputs() (string, error) {
+	c := x.cfg
+	var pairs map[string]string
+	if x.pairs != nil {
+		pairs = x.pairs.plan.Identity
+	}
+	return hashOf(x.cache.plan.Identity, pairs, settings(&c.Train, "train"), c.Train.Sweep, settings(&c.Evaluation, "evaluation"),
+		settings(&c.Gates, "gates"), settings(&c.Export, "export"), c.Cache.Prune, c.Publish.To)
+}
+
+// unfinished is the newest run, if it never ended and began with the same.
+func (x *execution) unfinished() (*Result, string, error) {
+	inputs, err := x.inputs()
+	if err != nil || len(x.earlier) == 0 {
+		return nil, inputs, err
+	}
+	last := x.earlier[len(x.earlier)-1]
+	if last.Status.ended() || last.identities.Inputs != inputs {
+		return nil, inputs, nil
+	}
+	return last, inputs, nil
+}
+
+// begin takes up the run that was not finished, or makes a new one.
+func (x *execution) begin() error {
+	last, inputs, err := x.unfinished()
+	if err != nil {
+		return err
+	}
+	if last != nil {
+		x.run, x.earlier = last, x.earlier[:len(x.earlier)-1]
+	} else {
+		if err := x.supersede(); err != nil {
+			return err
+		}
+		if x.run, err = createRun(x.cfg.Runs.Path, x.start); err != nil {
+			return err
+		}
+		x.run.Before = x.cached()
+	}
+	r := x.run
+	r.Job, r.Status, r.Reason, r.Finished, r.Gates = x.cfg.file, Running, "", time.Time{}, nil
+	r.Attempts++
+	r.identities.Inputs, r.identities.Cache = inputs, x.cache.plan.Identity
+	x.already = r.Seconds
+	if err := x.writeConfig(); err != nil {
+		return err
+	}
+	return r.save()
+}
+
+// supersede notes which of the earlier runs, now not gone on with, were killed.
+func (x *execution) supersede() error {
+	for _, r := range x.earlier {
+		if !r.killed() {
+			continue
+		}
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end writes how the run ended, and returns that.
+func (x *execution) end(ctx context.Context, err error) error {
+	r := x.run
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, context.Cause(ctx)) {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	switch {
+	case err == nil:
+	case is[*GateError](err):
+		r.Status, r.Reason = Refused, err.Error()
+	case is[*TimeUpError](err):
+		r.Status, r.Reason = TimeUp, err.Error()
+	case ctx.Err() != nil:
+		r.Status, r.Reason = Interrupted, err.Error()
+	default:
+		r.Status, r.Reason = Failed, err.Error()
+	}
+	r.Finished = time.Now().UTC().Truncate(time.Second)
+	r.Seconds = x.already + time.Since(x.start).Seconds()
+	level := slog.LevelInfo
+	if err != nil {
+		level = slog.LevelError
+	}
+	x.log.Log(context.WithoutCancel(ctx), level, "end", "status", r.Status, "reason", r.Reason, "seconds", r.Seconds)
+	return errors.Join(err, r.save(), x.retain())
+}
+
+// is reports whether err is or wraps an error of type E.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// retain removes checkpoints and policies of runs that are neither new nor of use to one.
+func (x *execution) retain() error {
+	keep := x.cfg.Runs.Keep
+	all := append(x.earlier[:len(x.earlier):len(x.earlier)], x.run)
+	if keep == 0 || len(all) <= keep {
+		return nil
+	}
+	used := map[string]bool{}
+	for _, r := range all[len(all)-keep:] {
+		for _, m := range r.identities.Stages {
+			used[m.Output] = true
+		}
+	}
+	for _, r := range all[:len(all)-keep] {
+		for _, name := range []string{trainName, policyName} {
+			if used[filepath.Join(r.ID, name)] {
+				continue
+			}
+			if err := os.RemoveAll(r.path(name)); err != nil {
+				return fmt.Errorf("job: runs: %w", err)
+			}
+		}
+	}
+	return nil
+}
