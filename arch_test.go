@@ -37,6 +37,7 @@ var imports = map[string][]string{
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
 		"internal/atomicfile", "internal/lockfile", "internal/tfevents",
 	},
+	"notify":  {},
 	"publish": {"internal/atomicfile", "internal/lockfile"},
 	"job": {
 		"datasets", "datasets/encode", "datasets/refcache", "models", "pipeline", "internal/atomicfile", "internal/lockfile",
@@ -55,6 +56,7 @@ var fences = map[string][]string{
 	"github.com/urfave/cli":             {"cmd/dpo-pipe"},
 	"github.com/nikolalohinski/gonja":   {"datasets/encode"},
 	"google.golang.org/protobuf":        {"onnx", "internal/tfevents"},
+	"github.com/prometheus/":            {"notify"},
 	"gonum.org/":                        {"models"},
 	"github.com/nlpodyssey/safetensors": {"models", "datasets/refcache"},
 	"log":                               {},
