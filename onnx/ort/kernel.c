@@ -3,15 +3,24 @@
 #include "kernel.h"
 
 #include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 // A stage is compiled by itself: inlined into one function they run out of registers.
 #define STAGE static __attribute__((noinline))
-#define UNROLL _Pragma("GCC unroll 4")
+#define UNROLL _Pragma("GCC unroll 8")
 
-// Sums of float32 over rows are as long as this and then go to the gradient: short chains
-// of additions lose less.
-enum { FLUSH_ROWS = 64 };
+// Rows are worked through in groups of GROUP, and backward in blocks of groups with gradients. Sums of float32 over
+// rows or tokens are as long as a block and then go to the gradient: short chains of additions lose less.
+enum { GROUP = 6, BLOCK_GROUPS = 10, BLOCK = GROUP * BLOCK_GROUPS };
+
+// Floats from one row of logits to the next: rows that are a power of two apart would share few lines of the
+// cache.
+enum { APART = KERNEL_COLS + 16 };
+
+INLINE int least(int a, int b) { return a < b ? a : b; }
 
 INLINE int padded(int32_t n) { return (n + KERNEL_PAD - 1) / KERNEL_PAD * KERNEL_PAD; }
 
@@ -23,8 +32,35 @@ INLINE int silent(const double *coef, int rows) {
 	return 1;
 }
 
+// The memory of a tile. stride is the number of its tokens and wide that of ranks, both rounded up.
+typedef struct {
+	float *panels;  // scale B, [stride/PANEL,R,PANEL]
+	float *c;       // scale c, [stride]
+	float *u;       // of a group, [R,GROUP]
+	float *added;   // what the head adds to a group's logits, [GROUP,APART]
+	float *z;       // logits, then their gradient, [BLOCK,APART]
+	float *b, *ub;  // B, and u of a block, in panels of ranks
+	float *du, *dc; // gradients of a block, [BLOCK,wide] and [stride]
+} scratch_space;
+
+// divided lays the parts out in memory and returns how many floats they take.
+
+static int64_t divided(float *memory, int32_t n, int32_t r, scratch_space *x) {
+	const int64_t stride = padded(n), wide = padded(r), sizes[] = {
+		stride * r, stride, GROUP * r, GROUP * APART, BLOCK * APART, stride * wide, BLOCK * wide, BLOCK * wide, stride,
+	}; // in the order of parts
+	float **parts[] = {&x->panels, &x->c, &x->u, &x->added, &x->z, &x->b, &x->ub, &x->du, &x->dc};
+	int64_t all = 0;
+	for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
+		*parts[i] = memory + all;
+		all += (sizes[i] + 15) / 16 * 16;
+	}
+	return all;
+}
+
 int64_t kernel_scratch(int32_t n, int32_t r) {
-	return (int64_t)padded(n) * (2 * r + 2 + 2 * KERNEL_ROWS);
+	scratch_space x;
+	return divided(0, n, r, &x);
 }
 
 #define W 4
@@ -43,9 +79,11 @@ int64_t kernel_scratch(int32_t n, int32_t r) {
 #pragma GCC target("avx2,fma")
 #endif
 #define W 8
+#define MAX _mm256_max_ps
 #define BODY(name) avx2_##name
 #include "kernel_body.h"
 #undef BODY
+#undef MAX
 #undef W
 #ifdef __clang__
 #pragma clang attribute pop
@@ -60,9 +98,11 @@ int64_t kernel_scratch(int32_t n, int32_t r) {
 #pragma GCC target("avx512f,avx512dq")
 #endif
 #define W 16
+#define MAX _mm512_max_ps
 #define BODY(name) avx512_##name
 #include "kernel_body.h"
 #undef BODY
+#undef MAX
 #undef W
 #ifdef __clang__
 #pragma clang attribute pop

@@ -15,6 +15,9 @@ import (
 // The kernel writes models.TileSums.
 const _ = -uint(unsafe.Sizeof(models.TileSums{}) ^ C.sizeof_tile_sums)
 
+// maxCols is the most tokens that a tile may have.
+const maxCols = C.KERNEL_COLS
+
 // scratchSize is the number of floats that the kernel needs for a tile.
 func scratchSize(cols, r int) int { return int(C.kernel_scratch(C.int32_t(cols), C.int32_t(r))) }
 

@@ -20,7 +20,7 @@ typedef struct {
 // The shape of a tile. Vectors of a tile are padded to a multiple of KERNEL_PAD.
 typedef struct {
 	int32_t rows;    // N
-	int32_t n;       // tokens of the tile, at most cols
+	int32_t n;       // tokens of the tile, at most KERNEL_COLS
 	int32_t first;   // id of the first of them
 	int32_t r;       // rank of the addition, 0 for none
 	int32_t tiles;   // tiles of a row
@@ -29,7 +29,7 @@ typedef struct {
 	float cap;       // softcap, 0 for none
 } tile_shape;
 
-enum { KERNEL_PAD = 32, KERNEL_ROWS = 4 };
+enum { KERNEL_PAD = 32, KERNEL_COLS = 512 };
 
 // Floats of scratch memory that a tile of n tokens needs.
 int64_t kernel_scratch(int32_t n, int32_t r);

@@ -3,11 +3,18 @@
 //
 // A row's results take the same operations in the same order whatever rows are beside it, so
 // that they are the same bits in any micro-batch.
+//
+// The three products (B u, dz B, u dz) keep GROUP by two vectors of sums in registers: the 8 that it takes to start
+// two multiply-adds every cycle, and some to spare for loads that come late. What they read is laid out in
+// panels of two vectors, so that it comes in one stream.
 
 typedef float BODY(vf) __attribute__((vector_size(4 * W)));
 typedef int32_t BODY(vi) __attribute__((vector_size(4 * W)));
 #define vf BODY(vf)
 #define vi BODY(vi)
+
+enum { BODY(PANEL) = 2 * W };
+#define PANEL BODY(PANEL)
 
 INLINE vf BODY(load)(const float *p) {
 	vf x;
@@ -17,8 +24,19 @@ INLINE vf BODY(load)(const float *p) {
 
 INLINE void BODY(store)(float *p, vf x) { memcpy(p, &x, sizeof x); }
 
+INLINE void BODY(add)(float *p, vf x) { BODY(store)(p, BODY(load)(p) + x); }
+
 // where returns a where the mask is set, else b.
 INLINE vf BODY(where)(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+// greater returns the greater of both, b where one is NaN.
+INLINE vf BODY(greater)(vf a, vf b) {
+#ifdef MAX
+	return MAX(a, b);
+#else
+	return BODY(where)(a > b, a, b);
+#endif
+}
 
 // total adds up the lanes in float64, in their order.
 INLINE double BODY(total)(vf x) {
@@ -27,44 +45,27 @@ INLINE double BODY(total)(vf x) {
 	return sum;
 }
 
-// folded adds up the lanes in float32, halves on halves.
-INLINE float BODY(folded)(vf x) {
-	float lanes[W];
-	BODY(store)(lanes, x);
-	for (int half = W / 2; half > 0; half /= 2)
-		UNROLL for (int k = 0; k < half; k++) lanes[k] += lanes[k + half];
-	return lanes[0];
-}
-
-// fetch asks for the tile of ROWS rows, which lie far apart in memory, ahead of their use.
-INLINE void BODY(fetch)(const int ROWS, const tile_shape *s, const float *base) {
-	for (int i = 0; i < ROWS; i++)
-		for (int k = 0; k < s->n; k += 16) __builtin_prefetch(base + i * s->v + k);
-}
-
 // exp of x in [-87, 0], or NaN for NaN (by the sums of x itself, not by this). With
-// x = n ln 2 + f, |f| <= ln 2 / 2, it is 2^n times the Taylor series of e^f to f^7/7!, whose
-// next term is below 6e-9. Adding and subtracting 1.5 * 2^23 rounds to an integer.
+// x = (n + f) ln 2, |f| <= 1/2, it is 2^n times a polynomial: of those of degree 6 that are 1 at 0, the one whose
+// relative error to 2^f is least, below 3e-9. Adding and subtracting 1.5 * 2^23 rounds to an integer.
 INLINE vf BODY(exp)(vf x) {
-	const float round = 12582912.0f;
-	vf shifted = x * 1.44269504f + round;
+	const float round = 12582912.0f, log2e = 1.44269504f;
+	vf shifted = x * log2e + round;
 	vf n = shifted - round;
-	vf f = x - n * 0.693145752f; // ln 2 in two parts, the first with 9 zero bits at its end
-	f = f - n * 1.42860677e-6f;
-	vf p = f * (1.0f / 5040) + 1.0f / 720;
-	p = p * f + 1.0f / 120;
-	p = p * f + 1.0f / 24;
-	p = p * f + 1.0f / 6;
-	p = p * f + 0.5f;
-	p = p * f + 1.0f;
+	vf f = x * log2e - n;
+	vf p = f * 0.0001559476199f + 0.001340667473f;
+	p = p * f + 0.009617692603f;
+	p = p * f + 0.05550310467f;
+	p = p * f + 0.2402265279f;
+	p = p * f + 0.693147215f;
 	p = p * f + 1.0f;
 	vi power = (vi)shifted << 23; // the low bits of shifted are n
 	return (vf)((vi)p + power);
 }
 
 // floor bounds x from below by the least argument of exp: e^-87 is the last that is a normal number, and vanishes
-// beside the 1 of the greatest logit. A comparison with NaN is false, so NaN stays.
-INLINE vf BODY(floor)(vf x) { return BODY(where)(x < -87.0f, (vf){0} - 87.0f, x); }
+// beside the 1 of the greatest logit. NaN stays.
+INLINE vf BODY(floor)(vf x) { return BODY(greater)((vf){0} - 87.0f, x); }
 
 // capped is cap * tanh(x / cap).
 INLINE vf BODY(capped)(vf x, float cap) {
@@ -75,73 +76,112 @@ INLINE vf BODY(capped)(vf x, float cap) {
 	return BODY(where)(negative, -t, t);
 }
 
-// added writes what the head adds to the logits of ROWS rows, [ROWS,stride].
-STAGE void BODY(added)(const int ROWS, const tile_shape *s, const float *u, const float *bt, const float *ct,
-	int stride, float *out) {
+// pack lays scale B of the tile out in panels of tokens, [stride/PANEL,R,PANEL], and scale c behind one another.
+STAGE void BODY(pack)(const tile_shape *s, const float *b, const float *c, int stride, float *panels, float *ct) {
 	const int rank = s->r;
-	const float scale = s->scale;
-	for (int k = 0; k < stride; k += 2 * W) {
-		vf sum[KERNEL_ROWS][2];
-		UNROLL for (int i = 0; i < ROWS; i++) {
-			sum[i][0] = BODY(load)(ct + k);
-			sum[i][1] = BODY(load)(ct + k + W);
+	for (int k = 0; k < stride; k++) {
+		float *p = panels + (int64_t)(k / PANEL) * PANEL * rank + k % PANEL;
+		for (int r = 0; r < rank; r++) p[r * PANEL] = k < s->n ? s->scale * b[(int64_t)k * rank + r] : 0;
+		ct[k] = c && k < s->n ? s->scale * c[k] : 0;
+	}
+}
+
+// times adds x[t] y[t] over n terms to sum, for GROUP items of x and a panel of y of VECTORS vectors. In x a term is term
+// floats behind the one before it, and an item item floats. A single vector takes two terms at a time, so that there
+// are as many sums to add to; n is even then.
+INLINE void BODY(times)(const int VECTORS, int n, const float *x, int term, int item, const float *y, vf sum[GROUP][2]) {
+	for (int t = 0; t < n; t += 3 - VECTORS, x += (3 - VECTORS) * term, y += PANEL) {
+		vf y0 = BODY(load)(y), y1 = BODY(load)(y + W);
+		UNROLL for (int i = 0; i < GROUP; i++) {
+			sum[i][0] += x[i * item] * y0;
+			sum[i][1] += x[(2 - VECTORS) * term + i * item] * y1;
 		}
-		for (int r = 0; r < rank; r++) {
-			vf b0 = BODY(load)(bt + r * stride + k), b1 = BODY(load)(bt + r * stride + k + W);
-			UNROLL for (int i = 0; i < ROWS; i++) {
-				sum[i][0] += u[i * rank + r] * b0;
-				sum[i][1] += u[i * rank + r] * b1;
+	}
+}
+
+// logits writes what the head adds to the logits of a group to added, which may be NULL, and that plus the frozen logits
+// to z. Rows that a group is short of are like its first. Padding gets a logit that no softmax sees. Frozen logits come
+// from far away in memory and are asked for AHEAD of their use, those of the next group behind the last.
+STAGE void BODY(logits)(const tile_shape *s, int first, const float *base, const float *u, const scratch_space *x, float *added, float *z) {
+	enum { AHEAD = 128 };
+	const int rank = s->r, stride = padded(s->n), rows = least(GROUP, s->rows - first);
+	const float *from[GROUP];
+	for (int i = 0; i < GROUP; i++) {
+		from[i] = base + (first + (i < rows ? i : 0)) * s->v;
+		for (int r = 0; r < rank; r++) x->u[r * GROUP + i] = i < rows ? u[(int64_t)(first + i) * rank + r] : 0;
+	}
+	for (int k = 0; k < stride; k += PANEL) {
+		vf sum[GROUP][2];
+		const int64_t ahead = k + AHEAD < stride ? AHEAD : first + 2 * GROUP <= s->rows ? GROUP * s->v + AHEAD - stride : 0;
+		UNROLL for (int i = 0; i < GROUP; i++) {
+			__builtin_prefetch(from[i] + k + ahead);
+			sum[i][0] = BODY(load)(x->c + k);
+			sum[i][1] = BODY(load)(x->c + k + W);
+		}
+		BODY(times)(2, rank, x->u, GROUP, 1, x->panels + (int64_t)k * rank, sum);
+		float edge[GROUP][PANEL];
+		const int left = s->n - k;
+		UNROLL for (int i = 0; i < GROUP; i++) {
+			const float *p = from[i] + k;
+			if (left < PANEL) {
+				for (int j = 0; j < PANEL; j++) edge[i][j] = j < left ? p[j] : -3e38f;
+				p = edge[i];
+			}
+			UNROLL for (int j = 0; j < 2; j++) {
+				if (added) BODY(store)(added + i * APART + k + j * W, sum[i][j]);
+				BODY(store)(z + i * APART + k + j * W, BODY(load)(p + j * W) + sum[i][j]);
 			}
 		}
-		UNROLL for (int i = 0; i < ROWS; i++) {
-			BODY(store)(out + i * stride + k, sum[i][0] * scale);
-			BODY(store)(out + i * stride + k + W, sum[i][1] * scale);
+	}
+}
+
+// bend puts the softcap on one row of n logits z, and added, which may be NULL, becomes the difference to the frozen ones.
+STAGE void BODY(bend)(float cap, int n, int stride, const float *base, float *added, float *z) {
+	for (int k = 0; k < n; k += W) {
+		vf x = BODY(capped)(BODY(load)(z + k), cap);
+		BODY(store)(z + k, x);
+		if (!added) continue;
+		float frozen[W] = {0};
+		memcpy(frozen, base + k, (size_t)least(W, n - k) * sizeof *base);
+		BODY(store)(added + k, x - BODY(capped)(BODY(load)(frozen), cap));
+	}
+	for (int k = n; k < stride; k++) {
+		z[k] = -3e38f;
+		if (added) added[k] = 0;
+	}
+}
+
+// greatest returns the greatest of a row of logits, or NaN, and its first place.
+STAGE float BODY(greatest)(int stride, const float *z, int32_t *at) {
+	vf max[2] = {BODY(load)(z), BODY(load)(z + W)};
+	for (int k = PANEL; k < stride; k += PANEL) {
+		max[0] = BODY(greater)(BODY(load)(z + k), max[0]);
+		max[1] = BODY(greater)(BODY(load)(z + k + W), max[1]);
+	}
+	vf both = BODY(greater)(max[0], max[1]);
+	float m = both[0];
+	for (int k = 1; k < W; k++) m = both[k] > m ? both[k] : m;
+	*at = 0;
+	for (int k = 0; k < stride; k += PANEL) {
+		vi same = (BODY(load)(z + k) == m) | (BODY(load)(z + k + W) == m);
+		int64_t any = 0, half[W / 2];
+		memcpy(half, &same, sizeof same);
+		for (int j = 0; j < W / 2; j++) any |= half[j];
+		if (any) {
+			while (z[k] != m) k++;
+			*at = k;
+			break;
 		}
 	}
-}
-
-// bend puts the softcap on n frozen logits z and their addition.
-STAGE void BODY(bend)(float cap, int n, float *added, float *z) {
-	for (int k = 0; k < n; k += W) {
-		vf z0 = BODY(load)(z + k), x = BODY(capped)(z0 + BODY(load)(added + k), cap);
-		BODY(store)(added + k, x - BODY(capped)(z0, cap));
-		BODY(store)(z + k, x);
-	}
-}
-
-// logits turns one row of added into its logits z; added becomes z - z0. Padding gets a
-// logit that no softmax sees.
-STAGE void BODY(logits)(const tile_shape *s, const float *base, int stride, float *added, float *z) {
-	const float cap = s->cap;
-	const int n = s->n, whole = n / W * W;
-	for (int k = 0; k < whole; k += W) BODY(store)(z + k, BODY(load)(base + k) + (cap > 0 ? (vf){0} : BODY(load)(added + k)));
-	for (int k = whole; k < n; k++) z[k] = base[k] + (cap > 0 ? 0 : added[k]);
-	if (cap > 0) BODY(bend)(cap, (n + W - 1) / W * W, added, z);
-	for (int k = n; k < stride; k++) z[k] = -3e38f;
+	return m;
 }
 
 // sums takes the sums of one row of logits.
 STAGE void BODY(sums)(const tile_shape *s, int stride, const float *z, const float *added, tile_sums *out) {
-	vf max = BODY(load)(z);
-	vi at, top;
-	for (int k = 0; k < W; k++) at[k] = k;
-	top = at;
-	for (int k = W; k < stride; k += W) {
-		vf x = BODY(load)(z + k);
-		at += W;
-		vi more = x > max;
-		max = BODY(where)(more, x, max);
-		top = (more & at) | (~more & top);
-	}
-	float m = max[0];
-	int32_t first = top[0];
-	for (int k = 1; k < W; k++)
-		if (max[k] > m || (max[k] == m && top[k] < first)) {
-			m = max[k];
-			first = top[k];
-		}
+	int32_t at;
+	const float m = BODY(greatest)(stride, z, &at);
 	vf sum[2] = {0}, sq[2] = {0}, energy[2] = {0}, shift[2] = {0};
-	for (int k = 0; k < stride; k += 2 * W)
+	for (int k = 0; k < stride; k += PANEL)
 		UNROLL for (int j = 0; j < 2; j++) {
 			vf t = BODY(floor)(BODY(load)(z + k + j * W) - m);
 			vf e = BODY(exp)(t);
@@ -151,7 +191,7 @@ STAGE void BODY(sums)(const tile_shape *s, int stride, const float *z, const flo
 			shift[j] += e * BODY(load)(added + k + j * W);
 		}
 	out->max = m;
-	out->top = s->first + first;
+	out->top = s->first + at;
 	out->sum = BODY(total)(sum[0]) + BODY(total)(sum[1]);
 	out->sum_sq = BODY(total)(sq[0]) + BODY(total)(sq[1]);
 	out->energy = BODY(total)(energy[0]) + BODY(total)(energy[1]);
@@ -159,155 +199,175 @@ STAGE void BODY(sums)(const tile_shape *s, int stride, const float *z, const flo
 	if (out->energy != out->energy) out->sum = out->energy; // a NaN among the logits
 }
 
-// prepare transposes the tile's rows of B to bt [R,stride] and pads c.
-STAGE void BODY(prepare)(const tile_shape *s, const float *b, const float *c, int stride, float *bt, float *ct) {
-	memset(bt, 0, (size_t)s->r * stride * sizeof *bt);
-	for (int k = 0; k < s->n; k++)
-		for (int r = 0; r < s->r; r++) bt[r * stride + k] = b[k * s->r + r];
-	memset(ct, 0, (size_t)stride * sizeof *ct);
-	if (c) memcpy(ct, c, (size_t)s->n * sizeof *ct);
-}
-
-INLINE void BODY(forward_rows)(const int ROWS, const tile_shape *s, const float *base, const float *u, const int32_t *targets,
-	tile_sums *sums, float *logit, float *frozen, const float *bt, const float *ct, int stride, float *added, float *z) {
-	BODY(added)(ROWS, s, u, bt, ct, stride, added);
-	for (int i = 0; i < ROWS; i++) {
-		float *d = added + i * stride;
-		BODY(logits)(s, base + i * s->v, stride, d, z);
-		BODY(sums)(s, stride, z, d, sums + (int64_t)i * s->tiles);
-		int32_t t = targets[i] - s->first;
-		if (t >= 0 && t < s->n) {
-			logit[i] = z[t];
-			frozen[i] = z[t] - d[t];
-			if (s->cap == 0) frozen[i] = base[i * s->v + t];
-		}
-	}
-}
-
 static void BODY(forward)(const tile_shape *s, const float *base, const float *u, const float *b, const float *c,
-	const int32_t *targets, tile_sums *sums, float *logit, float *frozen, float *scratch) {
-	int stride = padded(s->n), i = 0;
-	float *bt = scratch, *ct = bt + s->r * stride, *added = ct + stride, *z = added + KERNEL_ROWS * stride;
-	BODY(prepare)(s, b, c, stride, bt, ct);
-	for (; i + KERNEL_ROWS <= s->rows; i += KERNEL_ROWS) {
-		if (i + 2 * KERNEL_ROWS <= s->rows) BODY(fetch)(KERNEL_ROWS, s, base + (i + KERNEL_ROWS) * s->v);
-		BODY(forward_rows)(KERNEL_ROWS, s, base + i * s->v, u + i * s->r, targets + i, sums + (int64_t)i * s->tiles,
-			logit + i, frozen + i, bt, ct, stride, added, z);
+	const int32_t *targets, tile_sums *sums, float *logit, float *frozen, float *memory) {
+	const int stride = padded(s->n);
+	scratch_space x;
+	divided(memory, s->n, s->r, &x);
+	BODY(pack)(s, b, c, stride, x.panels, x.c);
+	for (int i = 0; i < s->rows; i++) {
+		float *z = x.z + i % GROUP * APART, *added = x.added + i % GROUP * APART;
+		if (i % GROUP == 0) BODY(logits)(s, i, base, u, &x, added, z);
+		if (s->cap > 0) BODY(bend)(s->cap, s->n, stride, base + i * s->v, added, z);
+		BODY(sums)(s, stride, z, added, sums + (int64_t)i * s->tiles);
+		int32_t t = targets[i] - s->first;
+		if (t < 0 || t >= s->n) continue;
+		logit[i] = z[t];
+		frozen[i] = s->cap > 0 ? z[t] - added[t] : base[i * s->v + t];
 	}
-	for (; i < s->rows; i++)
-		BODY(forward_rows)(1, s, base + i * s->v, u + i * s->r, targets + i, sums + (int64_t)i * s->tiles,
-			logit + i, frozen + i, bt, ct, stride, added, z);
 }
 
 // slopes turns one row of logits z into dz.
-STAGE void BODY(slopes)(const tile_shape *s, int stride, float *z, int32_t target, double coef, float shift, double sum) {
+STAGE void BODY(slopes)(float cap, int n, int stride, float *z, int32_t target, double coef, float shift, double sum) {
 	if (coef == 0) {
 		memset(z, 0, (size_t)stride * sizeof *z);
 		return;
 	}
-	float by = (float)(-coef / sum), at = 0;
-	target -= s->first;
-	int here = target >= 0 && target < s->n;
-	if (here) at = z[target];
-	const float bent = s->cap > 0 ? 1 / s->cap : 0;
+	const int here = target >= 0 && target < n;
+	const float by = (float)(-coef / sum), bent = cap > 0 ? 1 / cap : 0, at = here ? z[target] * bent : 0;
 	for (int k = 0; k < stride; k += W) {
 		vf x = BODY(load)(z + k), y = x * bent;
 		BODY(store)(z + k, BODY(exp)(BODY(floor)(x - shift)) * by * (1.0f - y * y));
 	}
-	for (int k = s->n; k < stride; k++) z[k] = 0;
-	if (here) {
-		at *= bent;
-		z[target] += (float)(coef * (1 - (double)at * at));
+	for (int k = n; k < stride; k++) z[k] = 0;
+	if (here) z[target] += (float)(coef * (1 - (double)at * at));
+}
+
+// widen lays rows of r floats out in panels [wide/PANEL,stride,PANEL], the last of which may be one vector wide, from
+// row at on. They are filled up with zeros.
+STAGE void BODY(widen)(int rows, int r, const float *from, int wide, int stride, int at, float *to) {
+	for (int k = 0; k < wide; k += PANEL) {
+		const int width = wide - k < PANEL ? W : PANEL;
+		float *p = to + (int64_t)k * stride + at * width;
+		for (int i = 0; i < rows; i++, p += width)
+			for (int j = 0; j < width; j++) p[j] = k + j < r ? from[(int64_t)i * r + k + j] : 0;
 	}
 }
 
-// project writes dz B of ROWS rows, [ROWS,R], two columns at a time.
-STAGE void BODY(project)(const int ROWS, const tile_shape *s, const float *dz, const float *bt, int stride, float *du) {
-	const int rank = s->r;
-	for (int r = 0; r < rank; r += 2) {
-		const float *b0 = bt + r * stride, *b1 = r + 1 < rank ? b0 + stride : b0;
-		vf sum[KERNEL_ROWS][2] = {0};
-		for (int k = 0; k < stride; k += W) {
-			vf x0 = BODY(load)(b0 + k), x1 = BODY(load)(b1 + k);
-			UNROLL for (int i = 0; i < ROWS; i++) {
-				vf d = BODY(load)(dz + i * stride + k);
-				sum[i][0] += d * x0;
-				sum[i][1] += d * x1;
+INLINE void BODY(cleared)(vf sum[GROUP][2]) {
+	UNROLL for (int i = 0; i < GROUP; i++) sum[i][0] = sum[i][1] = (vf){0};
+}
+
+// project_panel adds dz B, summed over n tokens, to VECTORS vectors of du.
+INLINE void BODY(project_panel)(const int VECTORS, int n, const float *dz, const float *panel, int wide, float *du) {
+	vf sum[GROUP][2];
+	BODY(cleared)(sum);
+	BODY(times)(VECTORS, n, dz, 1, APART, panel, sum);
+	UNROLL for (int i = 0; i < GROUP; i++) {
+		BODY(add)(du + i * wide, VECTORS == 2 ? sum[i][0] : sum[i][0] + sum[i][1]);
+		if (VECTORS == 2) BODY(add)(du + i * wide + W, sum[i][1]);
+	}
+}
+
+// project adds dz B to du [BLOCK,wide] of groups of rows.
+STAGE void BODY(project)(int groups, int stride, int wide, const scratch_space *x) {
+	for (int first = 0; first < stride; first += BLOCK)
+		for (int r = 0; r < wide; r += PANEL)
+			for (int g = 0; g < groups; g++) {
+				const int n = least(BLOCK, stride - first);
+				const float *dz = x->z + g * GROUP * APART + first, *panels = x->b + (int64_t)r * stride;
+				float *du = x->du + g * GROUP * wide + r;
+				if (r + PANEL <= wide)
+					BODY(project_panel)(2, n, dz, panels + first * PANEL, wide, du);
+				else
+					BODY(project_panel)(1, n, dz, panels + first * W, wide, du);
 			}
-		}
-		for (int i = 0; i < ROWS; i++) {
-			du[i * rank + r] = BODY(folded)(sum[i][0]);
-			if (r + 1 < rank) du[i * rank + r + 1] = BODY(folded)(sum[i][1]);
-		}
-	}
 }
 
-// outer adds u dz of ROWS rows to dbt [R,stride].
-STAGE void BODY(outer)(const int ROWS, const tile_shape *s, const float *dz, const float *u, int stride, float *dbt) {
-	const int rank = s->r;
-	for (int k = 0; k < stride; k += 2 * W) {
-		vf d[KERNEL_ROWS][2];
-		UNROLL for (int i = 0; i < ROWS; i++) {
-			d[i][0] = BODY(load)(dz + i * stride + k);
-			d[i][1] = BODY(load)(dz + i * stride + k + W);
+// outer_panel adds u dz, summed over rows, to ranks of a panel of db, for as many tokens as are left of GROUP.
+INLINE void BODY(outer_panel)(const int VECTORS, int rows, const float *dz, const float *u, float *db, int rank, int ranks, int left) {
+	vf sum[GROUP][2];
+	BODY(cleared)(sum);
+	UNROLL for (int i = 0; i < GROUP; i++) __builtin_prefetch(db + i * rank, 1);
+	BODY(times)(VECTORS, rows, dz, APART, 1, u, sum);
+	if (ranks >= VECTORS * W && left >= GROUP) {
+		UNROLL for (int i = 0; i < GROUP; i++) {
+			BODY(add)(db + i * rank, VECTORS == 2 ? sum[i][0] : sum[i][0] + sum[i][1]);
+			if (VECTORS == 2) BODY(add)(db + i * rank + W, sum[i][1]);
 		}
-		for (int r = 0; r < rank; r++) {
-			float *p = dbt + r * stride + k;
-			vf g0 = BODY(load)(p), g1 = BODY(load)(p + W);
-			UNROLL for (int i = 0; i < ROWS; i++) {
-				g0 += u[i * rank + r] * d[i][0];
-				g1 += u[i * rank + r] * d[i][1];
-			}
-			BODY(store)(p, g0);
-			BODY(store)(p + W, g1);
-		}
-	}
-}
-
-INLINE void BODY(backward_rows)(const int ROWS, const tile_shape *s, const float *base, const float *u, const int32_t *targets,
-	const double *coef, const float *shift, const double *sum, const float *bt, const float *ct, int stride,
-	float *du, float *dbt, float *dct, float *z, float *added) {
-	if (silent(coef, ROWS)) {
-		if (du) memset(du, 0, (size_t)ROWS * s->r * sizeof *du);
 		return;
 	}
-	BODY(added)(ROWS, s, u, bt, ct, stride, added);
-	for (int i = 0; i < ROWS; i++) {
-		BODY(logits)(s, base + i * s->v, stride, added + i * stride, z + i * stride);
-		BODY(slopes)(s, stride, z + i * stride, targets[i], coef[i], shift[i], sum[i]);
+	float lanes[GROUP][PANEL];
+	UNROLL for (int i = 0; i < GROUP; i++) {
+		BODY(store)(lanes[i], VECTORS == 2 ? sum[i][0] : sum[i][0] + sum[i][1]);
+		BODY(store)(lanes[i] + W, sum[i][1]);
 	}
-	if (du) BODY(project)(ROWS, s, z, bt, stride, du);
-	if (dbt) BODY(outer)(ROWS, s, z, u, stride, dbt);
-	if (dct)
-		for (int i = 0; i < ROWS; i++)
-			for (int k = 0; k < stride; k += W)
-				BODY(store)(dct + k, BODY(load)(dct + k) + BODY(load)(z + i * stride + k));
+	for (int i = 0; i < least(GROUP, left); i++)
+		for (int j = 0; j < least(VECTORS * W, ranks); j++) db[i * rank + j] += lanes[i][j];
+}
+
+// outer adds u dz, summed over groups of rows, to db [n,R].
+STAGE void BODY(outer)(int groups, int n, int rank, int wide, const scratch_space *x, float *db) {
+	for (int k = 0; k < n; k += GROUP)
+		for (int r = 0; r < wide; r += PANEL) {
+			float *p = db + (int64_t)k * rank + r;
+			if (r + PANEL <= wide)
+				BODY(outer_panel)(2, groups * GROUP, x->z + k, x->ub + r * BLOCK, p, rank, rank - r, n - k);
+			else
+				BODY(outer_panel)(1, groups * GROUP, x->z + k, x->ub + r * BLOCK, p, rank, rank - r, n - k);
+		}
+}
+
+// gradients writes dz of the groups that begin at rows first, and 0 for rows that a group is short of.
+static void BODY(gradients)(const tile_shape *s, int groups, const int *first, const float *base, const float *u, const int32_t *targets,
+	const double *coef, const float *shift, const double *sum, const scratch_space *x) {
+	const int stride = padded(s->n);
+	for (int g = 0; g < groups; g++) {
+		const int last = least(first[g] + GROUP, s->rows);
+		float *z = x->z + g * GROUP * APART;
+		BODY(logits)(s, first[g], base, u, x, 0, z);
+		for (int i = first[g]; i < last; i++, z += APART) {
+			if (s->cap > 0) BODY(bend)(s->cap, s->n, stride, base + i * s->v, 0, z);
+			BODY(slopes)(s->cap, s->n, stride, z, targets[i] - s->first, coef[i], shift[i], sum[i]);
+		}
+		for (int i = last; i < first[g] + GROUP; i++, z += APART) memset(z, 0, (size_t)stride * sizeof *z);
+	}
+}
+
+// total_rows adds the sums of dz over the rows of groups to dc [n].
+STAGE void BODY(total_rows)(int groups, int n, const scratch_space *x, float *dc) {
+	const int stride = padded(n);
+	memset(x->dc, 0, (size_t)stride * sizeof *x->dc);
+	for (int i = 0; i < groups * GROUP; i++)
+		for (int k = 0; k < stride; k += W) BODY(add)(x->dc + k, BODY(load)(x->z + i * APART + k));
+	for (int k = 0; k < n; k++) dc[k] += x->dc[k];
 }
 
 static void BODY(backward)(const tile_shape *s, const float *base, const float *u, const float *b, const float *c,
 	const int32_t *targets, const double *coef, const float *shift, const double *sum,
-	float *du, float *db, float *dc, float *scratch) {
-	int stride = padded(s->n);
-	float *bt = scratch, *ct = bt + s->r * stride, *added = ct + stride, *z = added + KERNEL_ROWS * stride;
-	float *dct = z + KERNEL_ROWS * stride, *dbt = dct + stride;
-	BODY(prepare)(s, b, c, stride, bt, ct);
-	for (int first = 0; first < s->rows; first += FLUSH_ROWS) {
-		int last = first + FLUSH_ROWS < s->rows ? first + FLUSH_ROWS : s->rows, i = first;
-		memset(dct, 0, (size_t)(1 + s->r) * stride * sizeof *dct);
-		for (; i + KERNEL_ROWS <= last; i += KERNEL_ROWS) {
-			if (i + 2 * KERNEL_ROWS <= s->rows) BODY(fetch)(KERNEL_ROWS, s, base + (i + KERNEL_ROWS) * s->v);
-			BODY(backward_rows)(KERNEL_ROWS, s, base + i * s->v, u + i * s->r, targets + i, coef + i, shift + i, sum + i, bt, ct,
-				stride, du ? du + i * s->r : 0, db ? dbt : 0, dc ? dct : 0, z, added);
+	float *du, float *db, float *dc, float *memory) {
+	const int stride = padded(s->n), rank = s->r, wide = (rank + W - 1) / W * W;
+	scratch_space x;
+	divided(memory, s->n, rank, &x);
+	BODY(pack)(s, b, c, stride, x.panels, x.c);
+	if (du) {
+		memset(x.b, 0, (size_t)wide * stride * sizeof *x.b);
+		BODY(widen)(s->n, rank, b, wide, stride, 0, x.b);
+		memset(du, 0, (size_t)s->rows * rank * sizeof *du);
+	}
+	for (int next = 0; next < s->rows;) {
+		int first[BLOCK_GROUPS], rows[BLOCK_GROUPS], groups = 0;
+		for (; next < s->rows && groups < BLOCK_GROUPS; next += GROUP) {
+			first[groups] = next;
+			rows[groups] = least(GROUP, s->rows - next);
+			groups += !silent(coef + next, rows[groups]);
 		}
-		for (; i < last; i++)
-			BODY(backward_rows)(1, s, base + i * s->v, u + i * s->r, targets + i, coef + i, shift + i, sum + i, bt, ct,
-				stride, du ? du + i * s->r : 0, db ? dbt : 0, dc ? dct : 0, z, added);
-		for (int k = 0; k < s->n; k++) {
-			if (dc) dc[k] += dct[k];
-			for (int r = 0; db && r < s->r; r++) db[k * s->r + r] += dbt[r * stride + k];
+		BODY(gradients)(s, groups, first, base, u, targets, coef, shift, sum, &x);
+		if (dc) BODY(total_rows)(groups, s->n, &x, dc);
+		if (db) {
+			memset(x.ub, 0, (size_t)BLOCK * wide * sizeof *x.ub);
+			for (int g = 0; g < groups; g++) BODY(widen)(rows[g], rank, u + (int64_t)first[g] * rank, wide, BLOCK, g * GROUP, x.ub);
+			BODY(outer)(groups, s->n, rank, wide, &x, db);
 		}
+		if (!du) continue;
+		memset(x.du, 0, (size_t)BLOCK * wide * sizeof *x.du);
+		BODY(project)(groups, stride, wide, &x);
+		for (int g = 0; g < groups; g++)
+			for (int i = 0; i < rows[g]; i++)
+				memcpy(du + (int64_t)(first[g] + i) * rank, x.du + (g * GROUP + i) * wide, (size_t)rank * sizeof *du);
 	}
 }
 
+#undef PANEL
 #undef vf
 #undef vi
