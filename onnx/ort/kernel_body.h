@@ -100,37 +100,41 @@ INLINE void BODY(times)(const int VECTORS, int n, const float *x, int term, int 
 }
 
 // logits writes what the head adds to the logits of a group to added, which may be NULL, and that plus the frozen logits
-// to z. Rows that a group is short of are like its first. Padding gets a logit that no softmax sees. Frozen logits come
+// to z. Padding, and rows that a group is short of, get a logit that no softmax sees. Frozen logits come
 // from far away in memory and are asked for AHEAD of their use, those of the next group behind the last.
 STAGE void BODY(logits)(const tile_shape *s, int first, const float *base, const float *u, const scratch_space *x, float *added, float *z) {
 	enum { AHEAD = 128 };
 	const int rank = s->r, stride = padded(s->n), rows = least(GROUP, s->rows - first);
-	const float *from[GROUP];
-	for (int i = 0; i < GROUP; i++) {
-		from[i] = base + (first + (i < rows ? i : 0)) * s->v;
-		for (int r = 0; r < rank; r++) x->u[r * GROUP + i] = i < rows ? u[(int64_t)(first + i) * rank + r] : 0;
-	}
+	for (int r = 0; r < rank; r++)
+		for (int i = 0; i < GROUP; i++) x->u[r * GROUP + i] = i < rows ? u[(int64_t)(first + i) * rank + r] : 0;
+	base += first * s->v;
 	for (int k = 0; k < stride; k += PANEL) {
+		const float *from = base + k;
+		int64_t step = s->v;
+		float edge[GROUP * PANEL];
+		if (k + PANEL > s->n || rows < GROUP) {
+			for (int i = 0; i < GROUP; i++)
+				for (int j = 0; j < PANEL; j++) edge[i * PANEL + j] = i < rows && k + j < s->n ? from[i * step + j] : -3e38f;
+			from = edge;
+			step = PANEL;
+		} else {
+			const float *next = from + (k + AHEAD < stride ? AHEAD : first + 2 * GROUP <= s->rows ? GROUP * step + AHEAD - stride : 0);
+			UNROLL for (int i = 0; i < GROUP; i++) __builtin_prefetch(next + i * step);
+		}
 		vf sum[GROUP][2];
-		const int64_t ahead = k + AHEAD < stride ? AHEAD : first + 2 * GROUP <= s->rows ? GROUP * s->v + AHEAD - stride : 0;
 		UNROLL for (int i = 0; i < GROUP; i++) {
-			__builtin_prefetch(from[i] + k + ahead);
 			sum[i][0] = BODY(load)(x->c + k);
 			sum[i][1] = BODY(load)(x->c + k + W);
 		}
 		BODY(times)(2, rank, x->u, GROUP, 1, x->panels + (int64_t)k * rank, sum);
-		float edge[GROUP][PANEL];
-		const int left = s->n - k;
+		if (added)
+			UNROLL for (int i = 0; i < GROUP; i++) {
+				BODY(store)(added + i * APART + k, sum[i][0]);
+				BODY(store)(added + i * APART + k + W, sum[i][1]);
+			}
 		UNROLL for (int i = 0; i < GROUP; i++) {
-			const float *p = from[i] + k;
-			if (left < PANEL) {
-				for (int j = 0; j < PANEL; j++) edge[i][j] = j < left ? p[j] : -3e38f;
-				p = edge[i];
-			}
-			UNROLL for (int j = 0; j < 2; j++) {
-				if (added) BODY(store)(added + i * APART + k + j * W, sum[i][j]);
-				BODY(store)(z + i * APART + k + j * W, BODY(load)(p + j * W) + sum[i][j]);
-			}
+			BODY(store)(z + i * APART + k, BODY(load)(from + i * step) + sum[i][0]);
+			BODY(store)(z + i * APART + k + W, BODY(load)(from + i * step + W) + sum[i][1]);
 		}
 	}
 }
@@ -153,17 +157,19 @@ STAGE void BODY(bend)(float cap, int n, int stride, const float *base, float *ad
 
 // greatest returns the greatest of a row of logits, or NaN, and its first place.
 STAGE float BODY(greatest)(int stride, const float *z, int32_t *at) {
-	vf max[2] = {BODY(load)(z), BODY(load)(z + W)};
-	for (int k = PANEL; k < stride; k += PANEL) {
-		max[0] = BODY(greater)(BODY(load)(z + k), max[0]);
-		max[1] = BODY(greater)(BODY(load)(z + k + W), max[1]);
-	}
-	vf both = BODY(greater)(max[0], max[1]);
+	enum { VECTORS = KERNEL_PAD / W };
+	vf max[VECTORS];
+	UNROLL for (int j = 0; j < VECTORS; j++) max[j] = BODY(load)(z + j * W);
+	for (int k = KERNEL_PAD; k < stride; k += KERNEL_PAD)
+		UNROLL for (int j = 0; j < VECTORS; j++) max[j] = BODY(greater)(BODY(load)(z + k + j * W), max[j]);
+	vf both = max[0];
+	for (int j = 1; j < VECTORS; j++) both = BODY(greater)(max[j], both);
 	float m = both[0];
 	for (int k = 1; k < W; k++) m = both[k] > m ? both[k] : m;
 	*at = 0;
-	for (int k = 0; k < stride; k += PANEL) {
-		vi same = (BODY(load)(z + k) == m) | (BODY(load)(z + k + W) == m);
+	for (int k = 0; k < stride; k += KERNEL_PAD) {
+		vi same = {0};
+		UNROLL for (int j = 0; j < VECTORS; j++) same |= BODY(load)(z + k + j * W) == m;
 		int64_t any = 0, half[W / 2];
 		memcpy(half, &same, sizeof same);
 		for (int j = 0; j < W / 2; j++) any |= half[j];
