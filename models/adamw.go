@@ -1,9 +1,21 @@
 package models
 
 import (
+	"context"
 	"fmt"
 	"math"
 )
+
+// stretch is the number of parameters that a core goes through at a time.
+const stretch = 8192
+
+// stretches runs do for values [lo,hi) of n, all on all cores.
+func stretches(n int, do func(task, lo, hi int)) {
+	// Background never ends, so there is no error.
+	_ = Each(context.Background(), (n+stretch-1)/stretch, func(_, task int) {
+		do(task, task*stretch, min((task+1)*stretch, n))
+	})
+}
 
 // AdamW is Adam with decoupled weight decay (arXiv:1711.05101), step by step as
 // PyTorch's AdamW. Moments are float32 as the parameters are, arithmetic is
@@ -41,18 +53,23 @@ func (o *AdamW) Steps() int64 { return o.steps }
 func (o *AdamW) Step(lr float64) {
 	o.steps++
 	t := float64(o.steps)
-	size := lr / (1 - math.Pow(o.Beta1, t))
+	// Both sides of the quotient are multiplied by √(1-β₂ᵗ): a division a parameter less.
 	root := math.Sqrt(1 - math.Pow(o.Beta2, t))
+	size, eps := root*lr/(1-math.Pow(o.Beta1, t)), root*o.Eps
 	keep := 1 - lr*o.WeightDecay
 	for k, p := range o.params {
 		s := o.moments[k]
-		for i, grad := range p.Grad {
-			g := float64(grad)
-			m := o.Beta1*float64(s.m[i]) + (1-o.Beta1)*g
-			v := o.Beta2*float64(s.v[i]) + (1-o.Beta2)*g*g
-			s.m[i], s.v[i] = float32(m), float32(v)
-			p.Value[i] = float32(keep*float64(p.Value[i]) - size*m/(math.Sqrt(v)/root+o.Eps))
-		}
+		stretches(len(p.Grad), func(_, lo, hi int) {
+			n := hi - lo
+			value, grad, sm, sv := p.Value[lo:][:n], p.Grad[lo:][:n], s.m[lo:][:n], s.v[lo:][:n]
+			for i := range value {
+				g := float64(grad[i])
+				m := o.Beta1*float64(sm[i]) + (1-o.Beta1)*g
+				v := o.Beta2*float64(sv[i]) + (1-o.Beta2)*g*g
+				sm[i], sv[i] = float32(m), float32(v)
+				value[i] = float32(keep*float64(value[i]) - size*m/(math.Sqrt(v)+eps))
+			}
+		})
 	}
 }
 
@@ -77,10 +94,7 @@ func ClipGradNorm(params []Param, limit float64) (norm float64, err error) {
 	var all float64
 	first := ""
 	for _, p := range params {
-		var sum float64
-		for _, g := range p.Grad {
-			sum += float64(g) * float64(g)
-		}
+		sum := sumSquares(p.Grad)
 		if first == "" && (math.IsNaN(sum) || math.IsInf(sum, 0)) {
 			first = p.Name
 		}
@@ -95,9 +109,26 @@ func ClipGradNorm(params []Param, limit float64) (norm float64, err error) {
 		return norm, nil
 	}
 	for _, p := range params {
-		for i, g := range p.Grad {
-			p.Grad[i] = float32(factor * float64(g))
-		}
+		stretches(len(p.Grad), func(_, lo, hi int) {
+			grad := p.Grad[lo:hi]
+			for i, g := range grad {
+				grad[i] = float32(factor * float64(g))
+			}
+		})
 	}
 	return norm, nil
+}
+
+// sumSquares adds up the squares of x, in an order that does not depend on the number of cores.
+func sumSquares(x []float32) (all float64) {
+	sums := make([]float64, (len(x)+stretch-1)/stretch)
+	stretches(len(x), func(task, lo, hi int) {
+		for _, v := range x[lo:hi] {
+			sums[task] += float64(v) * float64(v)
+		}
+	})
+	for _, s := range sums {
+		all += s
+	}
+	return all
 }

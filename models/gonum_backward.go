@@ -17,15 +17,7 @@ func (g *gonum) Backward(ctx context.Context, coef []float64, grad AdditionGrad)
 	if err != nil {
 		return err
 	}
-	n := g.rows.N * g.add.R
-	for k := range grad.U {
-		var sum float64
-		for j := range g.tiles() {
-			sum += float64(g.partial[j*n+k])
-		}
-		grad.U[k] = float32(sum)
-	}
-	return nil
+	return SumShares(ctx, grad.U, g.partial)
 }
 
 // backwardTile does tile j of every row. Sums over rows are flushed to the

@@ -29,14 +29,7 @@ func (g *gonum) Gather(ctx context.Context, grad []float32, r int, dst []float32
 	if err != nil {
 		return err
 	}
-	for i := range dst {
-		var sum float64
-		for j := range g.tiles() {
-			sum += float64(g.partial[j*size+i])
-		}
-		dst[i] = float32(sum)
-	}
-	return nil
+	return SumShares(ctx, dst, g.partial)
 }
 
 // gatherTile writes tile j's share of gᵀ W, [R,D].

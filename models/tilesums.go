@@ -1,6 +1,9 @@
 package models
 
-import "math"
+import (
+	"context"
+	"math"
+)
 
 // TileSums are the sums over one row of logits z within one tile of tokens, relative to
 // the greatest of them. Engines that go through the vocabulary tile by tile fill them and put
@@ -54,4 +57,23 @@ func (t *Tokens) Put(i int, rows *Rows, all TileSums, logit, frozen float32) {
 		// Rounding may leave less than 0, which no divergence is.
 		t.KL[i] = max(0, all.Shift/all.Sum-logZ-m+frozenLSE)
 	}
+}
+
+// SumShares writes to dst the sums of shares [n,len(dst)] over n, in float64 and in their order, on all cores. It returns the
+// cause of ctx's end.
+func SumShares(ctx context.Context, dst, shares []float32) error {
+	const block = 1024
+	return Each(ctx, (len(dst)+block-1)/block, func(_, task int) {
+		lo := task * block
+		part := dst[lo:min(lo+block, len(dst))]
+		var sum [block]float64
+		for ; lo < len(shares); lo += len(dst) {
+			for k, x := range shares[lo : lo+len(part)] {
+				sum[k] += float64(x)
+			}
+		}
+		for k := range part {
+			part[k] = float32(sum[k])
+		}
+	})
 }

@@ -185,14 +185,7 @@ func (e *engine) Backward(ctx context.Context, coef []float64, grad models.Addit
 	if err != nil {
 		return err
 	}
-	for k := range grad.U {
-		var sum float64
-		for j := range e.tiles() {
-			sum += float64(e.partial[j*len(grad.U)+k])
-		}
-		grad.U[k] = float32(sum)
-	}
-	return nil
+	return models.SumShares(ctx, grad.U, e.partial)
 }
 
 // tiles is the number of tiles of a row of logits.
