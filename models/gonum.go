@@ -39,9 +39,11 @@ type gonum struct {
 
 // scratch is what one worker needs for one tile.
 type scratch struct {
-	e, t, d, z0 []float32 // [cols]
+	e, t, z0    []float32 // [cols]
 	wide, wideE []float64 // [cols]
+	block       []float32 // [tileRows,cols]: what is added to the logits of a row block, or their gradient
 	bt, dbt     []float32 // [R,cols]: B transposed, and the gradient of that
+	ut          []float32 // [R,tileRows]: U of a row block transposed
 	dc          []float32 // [cols]
 }
 
@@ -130,6 +132,7 @@ func (g *gonum) each(ctx context.Context, n int, do func(s *scratch, task int)) 
 	for _, s := range g.scratch {
 		s.bt = resize(s.bt, g.add.R*g.cols)
 		s.dbt = resize(s.dbt, g.add.R*g.cols)
+		s.ut = resize(s.ut, g.add.R*tileRows)
 	}
 	return Each(ctx, n, func(worker, task int) { do(g.scratch[worker], task) })
 }
@@ -137,7 +140,7 @@ func (g *gonum) each(ctx context.Context, n int, do func(s *scratch, task int)) 
 func newScratch(cols int) *scratch {
 	row := func() []float32 { return make([]float32, cols) }
 	return &scratch{
-		e: row(), t: row(), d: row(), z0: row(), dc: row(),
+		e: row(), t: row(), z0: row(), dc: row(), block: make([]float32, tileRows*cols),
 		wide: make([]float64, cols), wideE: make([]float64, cols),
 	}
 }
@@ -164,11 +167,13 @@ func (g *gonum) multiplyTile(rows Rows, b, j int) {
 func (g *gonum) forwardTile(s *scratch, b, j int) {
 	lo, hi := g.span(j)
 	first, last := b*tileRows, min((b+1)*tileRows, g.rows.N)
-	if g.add.B != nil {
-		transpose(s.bt, g.cols, g.add.B[lo*g.add.R:hi*g.add.R], hi-lo, g.add.R)
-	}
+	added := g.addition(s, first, last, lo, hi)
 	for i := first; i < last; i++ {
-		g.finishRow(s, i, j)
+		if added == nil {
+			g.finishRow(s, i, j, nil)
+		} else {
+			g.finishRow(s, i, j, added[(i-first)*(hi-lo):(i-first+1)*(hi-lo)])
+		}
 	}
 }
 
@@ -181,25 +186,28 @@ func (g *gonum) multiply(h []float32, i, lo, hi int) {
 	}
 }
 
-// finishRow turns the frozen products of row i, tile j into logits and takes their sums.
-func (g *gonum) finishRow(s *scratch, i, j int) {
+// finishRow turns the frozen products of row i, tile j into logits and takes their sums. added is Scale · (B u + C), or
+// nil, and is overwritten.
+func (g *gonum) finishRow(s *scratch, i, j int, added []float32) {
 	lo, hi := g.span(j)
-	z := g.logits[i*g.v.V+lo : i*g.v.V+hi]
-	copy(z, g.base[i*g.v.V+lo:i*g.v.V+hi])
-	added := g.addition(s, i, lo, hi)
-	z0 := z
-	if added != nil {
-		z0 = s.z0[:hi-lo]
-		copy(z0, z)
-		vek32.Add_Inplace(z, added)
+	z, base := g.logits[i*g.v.V+lo:i*g.v.V+hi], g.base[i*g.v.V+lo:i*g.v.V+hi]
+	if added == nil {
+		copy(z, base)
+	} else {
+		vek32.Add_Into(z, base, added)
+	}
+	if g.v.Softcap > 0 {
 		capRow(z, g.v.Softcap)
+		if added != nil {
+			base = s.z0[:copy(s.z0, base)]
+			capRow(base, g.v.Softcap)
+			vek32.Sub_Into(added, z, base)
+		} else {
+			base = z
+		}
 	}
-	capRow(z0, g.v.Softcap)
 	if t := int(g.rows.Targets[i]); t >= lo && t < hi {
-		g.frozen[i] = z0[t-lo]
-	}
-	if added != nil && g.v.Softcap > 0 {
-		vek32.Sub_Into(added, z, z0)
+		g.frozen[i] = base[t-lo]
 	}
 	if g.rows.RefLogps == nil {
 		added = nil
@@ -207,18 +215,25 @@ func (g *gonum) finishRow(s *scratch, i, j int) {
 	g.stats[i*g.tiles()+j] = s.sums(z, added)
 }
 
-// addition returns Scale · (B u + C) of row i for tokens [lo,hi), or nil where there is none.
-func (g *gonum) addition(s *scratch, i, lo, hi int) []float32 {
-	if g.add.B == nil && g.add.C == nil {
+// addition returns Scale · (B u + C) of rows [first,last) for tokens [lo,hi), or nil where there is none.
+func (g *gonum) addition(s *scratch, first, last, lo, hi int) []float32 {
+	r, n := g.lowRank(), hi-lo
+	if r == 0 && g.add.C == nil {
 		return nil
 	}
-	d := s.d[:hi-lo]
-	clear(d)
-	if g.add.C != nil {
-		copy(d, g.add.C[lo:hi])
+	d := s.block[:(last-first)*n]
+	if r > 0 {
+		transpose(s.bt, n, g.add.B[lo*r:hi*r], n, r)
+		for i := range last - first {
+			vek32.MatMul_Into(d[i*n:(i+1)*n], g.add.U[(first+i)*r:(first+i+1)*r], s.bt[:r*n], r)
+		}
+	} else {
+		clear(d)
 	}
-	for r := range g.lowRank() {
-		axpy(d, g.add.U[i*g.add.R+r], s.bt[r*g.cols:r*g.cols+hi-lo])
+	if g.add.C != nil {
+		for ; first < last; first++ {
+			vek32.Add_Inplace(d[(last-first-1)*n:][:n], g.add.C[lo:hi])
+		}
 	}
 	scaleRow(d, g.v.Scale)
 	return d

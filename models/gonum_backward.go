@@ -20,48 +20,45 @@ func (g *gonum) Backward(ctx context.Context, coef []float64, grad AdditionGrad)
 	return SumShares(ctx, grad.U, g.partial)
 }
 
-// backwardTile does tile j of every row. Sums over rows are flushed to the
+// backwardTile does tile j of every row that has a coefficient. Sums over rows are flushed to the
 // gradients every tileRows rows, which keeps chains of float32 additions short.
 func (g *gonum) backwardTile(s *scratch, j int, coef []float64, grad AdditionGrad) {
 	lo, hi := g.span(j)
+	n, r := hi-lo, g.add.R
 	if grad.U != nil {
-		transpose(s.bt, g.cols, g.add.B[lo*g.add.R:hi*g.add.R], hi-lo, g.add.R)
+		transpose(s.bt, n, g.add.B[lo*r:hi*r], n, r)
+		clear(g.partial[j*len(grad.U) : (j+1)*len(grad.U)])
 	}
-	for first := 0; first < g.rows.N; first += tileRows {
-		clear(s.dbt)
-		clear(s.dc)
-		for i := first; i < min(first+tileRows, g.rows.N); i++ {
-			dz := g.logitGrad(s, i, lo, hi, coef[i])
+	for i := 0; i < g.rows.N; {
+		rows := 0
+		for ; i < g.rows.N && rows < tileRows; i++ {
+			if coef[i] == 0 {
+				continue
+			}
+			dz := s.block[rows*n : (rows+1)*n]
+			g.logitGrad(s, dz, i, lo, hi, coef[i])
 			if grad.U != nil {
 				g.projectionGrad(s, i, j, dz)
 			}
 			if grad.B != nil {
-				for r, u := range g.add.U[i*g.add.R : (i+1)*g.add.R] {
-					axpy(s.dbt[r*g.cols:r*g.cols+len(dz)], u, dz)
-				}
+				transpose(s.ut[rows:], tileRows, g.add.U[i*r:(i+1)*r], 1, r)
 			}
-			if grad.C != nil {
-				vek32.Add_Inplace(s.dc[:len(dz)], dz)
-			}
+			rows++
 		}
-		g.flush(s, lo, hi, grad)
+		g.flush(s, rows, lo, hi, grad)
 	}
 }
 
-// logitGrad returns Scale · ∂L/∂z before the softcap for row i and tokens [lo,hi):
+// logitGrad writes to dz Scale · ∂L/∂z before the softcap for row i and tokens [lo,hi):
 //
 //	coef · (onehot(target) - softmax(z)) · (1 - (z/Softcap)²) · Scale
-func (g *gonum) logitGrad(s *scratch, i, lo, hi int, coef float64) []float32 {
-	dz := s.e[:hi-lo]
-	if coef == 0 {
-		clear(dz)
-		return dz
-	}
+func (g *gonum) logitGrad(s *scratch, dz []float32, i, lo, hi int, coef float64) {
 	coef *= float64(g.v.Scale)
 	z := g.logits[i*g.v.V+lo : i*g.v.V+hi]
-	shiftRow(dz, z, g.shift[i], s.wide) // a NaN row has a NaN sum, which spreads below
-	expRow(s.e, len(dz))
-	vek32.MulNumber_Inplace(dz, float32(-coef/g.sum[i]))
+	e := s.e[:hi-lo]
+	shiftRow(e, z, g.shift[i], s.wide) // a NaN row has a NaN sum, which spreads below
+	expRow(s.e, len(e))
+	vek32.MulNumber_Into(dz, e, float32(-coef/g.sum[i]))
 	if t := int(g.rows.Targets[i]) - lo; t >= 0 && t < len(dz) {
 		dz[t] += float32(coef)
 	}
@@ -71,28 +68,40 @@ func (g *gonum) logitGrad(s *scratch, i, lo, hi int, coef float64) []float32 {
 			dz[k] *= 1 - x*x
 		}
 	}
-	return dz
 }
 
 // projectionGrad keeps tile j's share of row i of ∂L/∂U = ∂L/∂z B.
 func (g *gonum) projectionGrad(s *scratch, i, j int, dz []float32) {
 	du := g.partial[(j*g.rows.N+i)*g.add.R:][:g.add.R]
 	for r := range du {
-		du[r] = dot(dz, s.bt[r*g.cols:r*g.cols+len(dz)])
+		du[r] = dot(dz, s.bt[r*len(dz):(r+1)*len(dz)])
 	}
 }
 
-// flush adds the sums of the last rows to the gradients of tokens [lo,hi).
-func (g *gonum) flush(s *scratch, lo, hi int, grad AdditionGrad) {
+// flush adds the sums over the rows of the block to the gradients of tokens [lo,hi).
+func (g *gonum) flush(s *scratch, rows, lo, hi int, grad AdditionGrad) {
+	n, r := hi-lo, g.add.R
+	if rows == 0 {
+		return
+	}
 	if grad.C != nil {
-		vek32.Add_Inplace(grad.C[lo:hi], s.dc[:hi-lo])
+		dc := s.dc[:n]
+		clear(dc)
+		for i := range rows {
+			vek32.Add_Inplace(dc, s.block[i*n:(i+1)*n])
+		}
+		vek32.Add_Inplace(grad.C[lo:hi], dc)
 	}
 	if grad.B == nil {
 		return
 	}
-	for k := lo; k < hi; k++ {
-		for r := range g.add.R {
-			grad.B[k*g.add.R+r] += s.dbt[r*g.cols+k-lo]
+	for k := range r {
+		ut := s.ut[k*tileRows : k*tileRows+rows]
+		vek32.MatMul_Into(s.dbt[k*n:(k+1)*n], ut, s.block[:rows*n], rows)
+	}
+	for v := range n {
+		for k := range r {
+			grad.B[(lo+v)*r+k] += s.dbt[k*n+v]
 		}
 	}
 }

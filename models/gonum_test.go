@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas32"
@@ -149,51 +150,41 @@ func TestNewGonumPanicsOnBadVocabulary(t *testing.T) {
 	}
 }
 
-// BenchmarkGonum compares a training step with the bare product [N,D]x[D,V]: product-x is
-// its time in units of that.
+// BenchmarkGonum takes the bare product [N,D]x[D,V] of blas32 in turn with the passes of the engine. load-x, forward-x and
+// backward-x are their times in units of it and step-x that of all three, medians of the rounds.
 func BenchmarkGonum(b *testing.B) {
 	for _, s := range []struct{ n, v, d, r int }{
-		{256, 512, 64, 16}, {256, 4096, 128, 16}, {128, 8000, 1024, 16},
+		{256, 512, 64, 16}, {256, 4096, 128, 16}, {128, 8000, 1024, 16}, {128, 8000, 1024, 64},
 	} {
-		w := newWork(s.n, s.v, s.d, s.r)
-		size := fmt.Sprintf("N=%d/V=%d/D=%d/R=%d", s.n, s.v, s.d, s.r)
-		rate := func(b *testing.B) {
-			b.ReportMetric(float64(s.n)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
-			b.ReportMetric(2e-9*float64(s.n)*float64(s.v)*float64(s.d)*float64(b.N)/b.Elapsed().Seconds(), "GFLOP/s")
-		}
-		var product float64 // seconds
-		ratio := func(b *testing.B) {
-			if product > 0 { // 0 where -bench leaves pass=gemm out
-				b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)/product, "product-x")
-			}
-		}
-		b.Run("pass=gemm/"+size, func(b *testing.B) {
-			voc := w.engine.Vocabulary()
+		b.Run(fmt.Sprintf("N=%d/V=%d/D=%d/R=%d", s.n, s.v, s.d, s.r), func(b *testing.B) {
+			w, ctx := newWork(s.n, s.v, s.d, s.r), b.Context()
 			h := blas32.General{Rows: s.n, Cols: s.d, Stride: s.d, Data: w.rows.Hidden}
-			m := blas32.General{Rows: s.v, Cols: s.d, Stride: s.d, Data: voc.Weight}
+			m := blas32.General{Rows: s.v, Cols: s.d, Stride: s.d, Data: w.engine.Vocabulary().Weight}
 			z := blas32.General{Rows: s.n, Cols: s.v, Stride: s.v, Data: make([]float32, s.n*s.v)}
-			for b.Loop() {
-				blas32.Gemm(blas.NoTrans, blas.Trans, 1, h, m, 0, z)
+			passes := []func() error{
+				func() error { blas32.Gemm(blas.NoTrans, blas.Trans, 1, h, m, 0, z); return nil },
+				func() error { return w.engine.Load(ctx, w.rows) },
+				func() error { return w.engine.Forward(ctx, w.add, &w.out) },
+				func() error { return w.engine.Backward(ctx, w.coef, w.grad) },
 			}
-			rate(b)
-			product = b.Elapsed().Seconds() / float64(b.N)
-		})
-		b.Run("pass=forward/"+size, func(b *testing.B) {
-			for b.Loop() {
-				if err := models.Forward(b.Context(), w.engine, w.rows, w.add, &w.out); err != nil {
-					b.Fatal(err)
-				}
-			}
-			rate(b)
-			ratio(b)
-		})
-		b.Run("pass=both/"+size, func(b *testing.B) {
+			ratios := make([][]float64, len(passes)) // to the product; the first is of all passes
 			b.ReportAllocs()
 			for b.Loop() {
-				w.run(b)
+				var took [4]float64
+				for i, pass := range passes {
+					start := time.Now()
+					if err := pass(); err != nil {
+						b.Fatal(err)
+					}
+					took[i] = time.Since(start).Seconds()
+					ratios[i] = append(ratios[i], took[i]/took[0])
+				}
+				ratios[0][len(ratios[0])-1] = (took[1] + took[2] + took[3]) / took[0]
 			}
-			rate(b)
-			ratio(b)
+			for i, name := range []string{"step-x", "load-x", "forward-x", "backward-x"} {
+				slices.Sort(ratios[i])
+				b.ReportMetric(ratios[i][len(ratios[i])/2], name)
+			}
 		})
 	}
 }
