@@ -123,9 +123,18 @@ func ClipGradNorm(params []Param, limit float64) (norm float64, err error) {
 func sumSquares(x []float32) (all float64) {
 	sums := make([]float64, (len(x)+stretch-1)/stretch)
 	stretches(len(x), func(task, lo, hi int) {
-		for _, v := range x[lo:hi] {
-			sums[task] += float64(v) * float64(v)
+		// Two chains of additions: one alone waits for each sum.
+		var even, odd float64
+		part := x[lo:hi]
+		for len(part) >= 2 {
+			a, b := float64(part[0]), float64(part[1])
+			even, odd = even+a*a, odd+b*b
+			part = part[2:]
 		}
+		for _, v := range part {
+			even += float64(v) * float64(v)
+		}
+		sums[task] = even + odd
 	})
 	for _, s := range sums {
 		all += s
