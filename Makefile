@@ -1,5 +1,5 @@
 # `make help` lists the targets.
-.PHONY: help demo setup build test race nocgo lint bench clean node
+.PHONY: help demo setup build test examples race nocgo lint bench clean node
 
 BIN := build/dpo-pipe
 
@@ -17,6 +17,9 @@ build: setup ## the command, in build/
 
 test: setup ## all tests; none is skipped for want of ONNX Runtime
 	DPO_PIPE_REQUIRE_ORT=1 go test ./...
+
+examples: ## the files of examples/, read as their schedulers do; a module of its own
+	cd examples && go vet ./... && go test ./...
 
 race: setup ## the tests under the race detector
 	DPO_PIPE_REQUIRE_ORT=1 go test -race ./...

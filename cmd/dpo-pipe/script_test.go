@@ -67,12 +67,16 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // TestScripts runs testdata/script: each file is a behaviour of the command. The
-// folder $DEMO holds the built-in model and pairs; the command few-pairs FILE N
-// writes the first N of them, and flip-labels FILE takes chosen for rejected in a file.
+// folder $DEMO holds the built-in model and pairs, $EXAMPLES the examples; the command
+// few-pairs FILE N writes the first N of the pairs, and flip-labels FILE takes chosen for rejected in a file.
 func TestScripts(t *testing.T) {
 	lib := library(t)
 	files := t.TempDir()
 	if err := demo.WriteTo(files); err != nil {
+		t.Fatal(err)
+	}
+	examples, err := filepath.Abs(filepath.Join("..", "..", "examples"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
@@ -80,6 +84,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv(ort.LibraryVariable, lib)
 			env.Setenv("DEMO", files)
+			env.Setenv("EXAMPLES", examples)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
