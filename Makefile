@@ -1,5 +1,5 @@
 # `make help` lists the targets.
-.PHONY: help demo setup build test examples race nocgo lint bench clean node
+.PHONY: help demo setup build test examples race nocgo slurm lint bench clean node
 
 BIN := build/dpo-pipe
 
@@ -27,6 +27,9 @@ race: setup ## the tests under the race detector
 nocgo: ## everything but onnx/ort without a C compiler
 	CGO_ENABLED=0 go build ./...
 	CGO_ENABLED=0 go test ./...
+
+slurm: build ## the reference pass in shards on a real Slurm, set up and taken down; installs Debian's packages
+	@scripts/slurm-test.sh $(BIN)
 
 lint: ## formatting, vet, staticcheck
 	@scripts/lint.sh

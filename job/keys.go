@@ -89,11 +89,13 @@ func isWord(v reflect.Value) bool {
 }
 
 // flagKeys are the keys of flags that don't have the flag's name in their command's section.
-// "" is a flag of run itself, or what run does unasked.
+// "" is a flag of run itself, or what run does unasked; processes that share a pass are started
+// before run, which finds their joined cache.
 var flagKeys = map[string]map[string]string{
 	"precompute-ref": {
 		"model": "model.path", "model-file": "model.file", "data": "data", "max-length": "encoding.max_length",
 		"truncation": "encoding.truncation", "chat-template": "encoding.chat_template", "dry-run": "", "json": "",
+		"shards": "", "shard": "", "join": "", "keep-shards": "",
 	},
 	"train": {
 		"cache": "cache.out", "out": "runs.path", "resume": "", "model": "model.path", "model-file": "model.file",

@@ -43,7 +43,7 @@ func PlanCache(ctx context.Context, cfg PrecomputeConfig, rt Runtime) (CachePlan
 	if err := cfg.Validate(); err != nil {
 		return CachePlan{}, err
 	}
-	if err := checkCacheFolder(cfg.Out); err != nil {
+	if err := checkCacheFolder(cfg); err != nil {
 		return CachePlan{}, err
 	}
 	identity, err := wantedIdentity(ctx, cfg, rt)

@@ -65,6 +65,10 @@ type PrecomputeConfig struct {
 	Prune bool `json:"prune,omitempty" yaml:"prune,omitempty"`
 	// Limit ends the pass after that many usable pairs; 0 means all.
 	Limit int64 `json:"limit,omitempty" yaml:"limit,omitempty"`
+	// Shards splits the pass among so many processes, of which this one is number Shard,
+	// from 0; 0 does not split it. It is what a process does, and no setting of the cache.
+	Shards int `json:"-" yaml:"-"`
+	Shard  int `json:"-" yaml:"-"`
 	// Strict makes the first unusable row an error; else more than MaxBadFrac of
 	// the rows being unusable is one.
 	Strict     bool    `json:"strict,omitempty" yaml:"strict,omitempty"`
@@ -99,7 +103,17 @@ func (c PrecomputeConfig) Validate() error {
 	k.that(c.PartPairs >= 1, "--part-pairs", c.PartPairs, "1 or more")
 	k.that(c.Limit >= 0, "--limit", c.Limit, "0 (all) or more")
 	k.that(c.MaxBadFrac >= 0 && c.MaxBadFrac <= 1, "--max-bad-frac", c.MaxBadFrac, "a share from 0 to 1")
+	k.shards(c)
 	return k.err()
+}
+
+// maxShards is what the names of their folders have digits for.
+const maxShards = 99999
+
+func (k *check) shards(c PrecomputeConfig) {
+	k.that(c.Shards >= 0 && c.Shards <= maxShards, "--shards", c.Shards, fmt.Sprintf("0 (one process for all) to %d", maxShards))
+	k.that(c.Shards < 1 || c.Shard >= 0 && c.Shard < c.Shards, "--shard", c.Shard, fmt.Sprintf("0 to %d, as --shards is %d", c.Shards-1, c.Shards))
+	k.that(c.Shards < 1 || !c.Prune, "--prune", c.Prune, "none with --shards: a split pass makes a new cache and updates none")
 }
 
 // TrainConfig says how to train a policy head against a cache.

@@ -31,6 +31,8 @@ type CostEstimate struct {
 	TokensPerSecond float64 `json:"tokens_per_second"`
 	Calibrated      int     `json:"calibrated_pairs"`
 	Seconds         float64 `json:"seconds"`
+	// Shards are there where the pass would be split.
+	Shards []ShardEstimate `json:"shards,omitempty"`
 }
 
 // Lengths summarises numbers of tokens.
@@ -79,7 +81,10 @@ func Estimate(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Repo
 	defer ref.close()
 	p := &precompute{cfg: cfg, ref: ref, report: report, start: time.Now()}
 	e := &estimator{pass: p}
-	if refcache.IsCache(cfg.Out) {
+	for i := range cfg.Shards {
+		e.result.Shards = append(e.result.Shards, ShardEstimate{Shard: i})
+	}
+	if cfg.Shards == 0 && refcache.IsCache(cfg.Out) {
 		p.update, err = openUpdate(cfg.Out, ref.identity)
 		// A cache made otherwise is in no way of asking what this one would cost.
 		if _, stale := errors.AsType[*refcache.StaleError](err); err != nil && !stale {
@@ -152,9 +157,11 @@ func (e *estimator) window(ctx context.Context, window []encode.Pair) error {
 	for _, s := range seqs {
 		e.result.addSequence(s)
 	}
+	before := e.result.PaddedTokens
 	for _, b := range plan(seqs, e.pass.ref.limits(e.pass.cfg)) {
 		e.result.add(b)
 	}
+	e.shard(len(window), e.result.PaddedTokens-before)
 	if e.pass.update != nil {
 		return nil
 	}
@@ -202,6 +209,11 @@ func (e *estimator) time(ctx context.Context, pairs []encode.Pair) (w Work, err 
 	return w, err
 }
 
+// time is how long tokens take, in seconds.
+func (e CostEstimate) time(tokens int64) float64 {
+	return math.Ceil(10*float64(tokens)/e.TokensPerSecond) / 10
+}
+
 func (e *estimator) estimate() CostEstimate {
 	p, v := e.pass, e.pass.ref.vocabulary
 	r := e.result
@@ -218,7 +230,10 @@ func (e *estimator) estimate() CostEstimate {
 	r.PaddingShare, r.SharedShare = r.Padding(), r.Shared()
 	if seconds := e.spent.Seconds(); seconds > 0 {
 		r.TokensPerSecond = float64(e.ran) / seconds
-		r.Seconds = math.Ceil(10*float64(r.PaddedTokens)/r.TokensPerSecond) / 10
+		r.Seconds = r.time(r.PaddedTokens)
+		for i := range r.Shards {
+			r.Shards[i].Seconds = r.time(r.Shards[i].Tokens)
+		}
 	}
 	return r
 }

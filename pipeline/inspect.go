@@ -123,7 +123,7 @@ type CacheRow struct {
 
 func describeCache(path string, rows int) (*CacheDescription, error) {
 	summary, err := refcache.Describe(path)
-	if err != nil || !summary.Complete || rows == 0 {
+	if err != nil || !summary.Complete || summary.Shard != nil || rows == 0 {
 		return &CacheDescription{Summary: summary}, err
 	}
 	d := &CacheDescription{Summary: summary}

@@ -15,7 +15,12 @@ import (
 type PrecomputeResult struct {
 	// Cache is the folder, complete.
 	Cache string `json:"cache"`
-	// Counts are of the whole cache, rows of earlier interrupted passes included.
+	// Shard is there where the pass was split; Joined says that the cache it is a part of
+	// was complete already.
+	Shard  *refcache.Shard `json:"shard,omitempty"`
+	Joined bool            `json:"joined,omitempty"`
+	// Counts are of the whole cache, rows of earlier interrupted passes included. Of a
+	// shard, rows read and dropped are all of the data, those kept its own.
 	Counts refcache.Counts `json:"counts"`
 	// Parts is the number of part files, Resumed how many were there before.
 	Parts   int `json:"parts"`
@@ -39,11 +44,14 @@ type PrecomputeResult struct {
 // that are new; the error is a *[PruneError] where that would drop pairs and cfg.Prune is
 // not set. On error or cancellation the parts written so far stay, and so does a cache
 // that was to be replaced.
+//
+// With cfg.Shards it makes one shard of a new cache, in a folder below cfg.Out, in the
+// same way; [Join] makes the cache.
 func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Reporter) (PrecomputeResult, error) {
 	if err := cfg.Validate(); err != nil {
 		return PrecomputeResult{}, err
 	}
-	if err := errors.Join(refcache.Recover(cfg.Out), checkCacheFolder(cfg.Out)); err != nil {
+	if err := errors.Join(refcache.Recover(cfg.Out), checkCacheFolder(cfg)); err != nil {
 		return PrecomputeResult{}, err
 	}
 	p := &precompute{cfg: cfg, report: report, start: time.Now()}
@@ -62,30 +70,54 @@ func Precompute(ctx context.Context, cfg PrecomputeConfig, rt Runtime, report Re
 
 // fill writes the cache, or goes on with it, or updates it, or finds nothing to do.
 func (p *precompute) fill(ctx context.Context) (err error) {
-	// A pass whose first rows turn out to be unusable leaves no folder.
-	if !refcache.IsCache(p.cfg.Out) {
-		return p.run(ctx)
+	if p.cfg.Shards > 0 {
+		return p.fillShard(ctx)
 	}
-	if p.update, err = openUpdate(p.cfg.Out, p.ref.identity); err != nil {
-		return err
+	if refcache.IsCache(p.cfg.Out) {
+		if p.update, err = openUpdate(p.cfg.Out, p.ref.identity); err != nil {
+			return err
+		}
 	}
 	if p.update != nil {
 		return errors.Join(p.runUpdate(ctx), p.update.close())
 	}
-	err = p.create(ctx)
-	if errors.Is(err, refcache.ErrComplete) {
-		return tidy(p.cfg.Out)
-	}
-	if err != nil {
+	if err := p.goOn(ctx); err != nil || p.w != nil {
 		return err
 	}
-	return p.run(ctx)
+	return tidy(p.cfg.Out)
+}
+
+// goOn begins the pass or goes on with what is in its folder. Where that is complete, be it
+// by another process meanwhile, p.w is nil afterwards.
+func (p *precompute) goOn(ctx context.Context) (err error) {
+	// A pass whose first rows turn out to be unusable leaves no folder.
+	if refcache.IsCache(p.cfg.dir()) {
+		err = p.create(ctx)
+	}
+	if err == nil {
+		err = p.run(ctx)
+	}
+	if errors.Is(err, refcache.ErrComplete) {
+		return nil
+	}
+	return err
 }
 
 // checkCacheFolder refuses, before the model is loaded, a folder that holds
 // something else than a cache.
-func checkCacheFolder(path string) error {
+func checkCacheFolder(c PrecomputeConfig) error {
+	path := c.Out
 	if refcache.IsCache(path) {
+		return nil
+	}
+	shards, err := refcache.Shards(path)
+	if err != nil {
+		return err
+	}
+	if len(shards) > 0 && c.Shards == 0 {
+		return &FieldError{"--out", path, "another folder; that one holds shards of a cache, to go on with by --shards or to --join"}
+	}
+	if len(shards) > 0 {
 		return nil
 	}
 	return checkNew(path, "reference cache", "head.safetensors")
@@ -104,6 +136,7 @@ type precompute struct {
 	position refcache.Position
 	kept     int64
 	before   int64 // pairs that an earlier pass had scored
+	windows  int   // so many came so far, those of other shards included
 	rows     rowCount
 	fresh    int64 // pairs scored by this process
 	result   PrecomputeResult
@@ -112,18 +145,20 @@ type precompute struct {
 // create starts the cache, or takes up the one that is there.
 func (p *precompute) create(ctx context.Context) (err error) {
 	v := p.ref.vocabulary
-	m := refcache.Manifest{Identity: p.ref.identity, D: v.D, V: v.V, FeatureDType: p.cfg.Features}
+	m := refcache.Manifest{Shard: p.cfg.shard(), Identity: p.ref.identity, D: v.D, V: v.V, FeatureDType: p.cfg.Features}
 	head := refcache.Head{V: v.V, D: v.D, Weight: v.Weight, Bias: v.Bias, Scale: v.Scale, Softcap: v.Softcap}
 	var w *refcache.Writer
 	if p.update != nil {
 		w, err = refcache.CreateSuccessor(ctx, p.update.dir, m, head)
 	} else {
-		w, err = refcache.Create(p.cfg.Out, m, head)
+		w, err = refcache.Create(p.cfg.dir(), m, head)
 	}
 	if err != nil {
 		return err
 	}
-	p.w, p.position, p.kept, p.before = w, w.Position(), w.Rows(), w.Rows()
+	p.w, p.position, p.before = w, w.Position(), w.Rows()
+	p.kept = p.position.Rows - p.position.Dropped.Rows() // of all shards
+	p.windows = m.Shard.Next(w.Parts())
 	p.result.Resumed = w.Parts()
 	return nil
 }
@@ -137,12 +172,16 @@ func (p *precompute) close() {
 
 // finished describes the complete cache.
 func (p *precompute) finished() (PrecomputeResult, error) {
-	m, err := refcache.ReadManifest(p.cfg.Out)
+	dir := p.cfg.dir()
+	if p.result.Joined {
+		dir = p.cfg.Out
+	}
+	m, err := refcache.ReadManifest(dir)
 	if err != nil {
 		return PrecomputeResult{}, err
 	}
-	p.result.Cache, p.result.Counts, p.result.Parts = p.cfg.Out, m.Counts, len(m.Parts)
-	if p.w == nil { // it was complete before
+	p.result.Cache, p.result.Shard, p.result.Counts, p.result.Parts = dir, p.cfg.shard(), m.Counts, len(m.Parts)
+	if p.w == nil || p.result.Joined { // it was complete before
 		p.result.Resumed = len(m.Parts)
 		p.position.Rows, p.position.Dropped = m.Counts.Read, m.Counts.Dropped
 		if err := p.checkRows(true); err != nil {
@@ -165,8 +204,11 @@ func (p *precompute) run(ctx context.Context) error {
 	stop := p.rows.start(ctx, p.cfg)
 	defer stop()
 	part := p.part
-	if p.update != nil {
+	switch {
+	case p.update != nil:
 		part = p.updatePart
+	case p.cfg.Shards > 0:
+		part = p.shardPart
 	}
 	for end := false; !end; {
 		var window []encode.Pair
@@ -180,9 +222,15 @@ func (p *precompute) run(ctx context.Context) error {
 		if err := part(ctx, window); err != nil {
 			return err
 		}
+		p.windows++
 	}
-	if p.w == nil {
+	if p.kept == 0 {
 		return p.noRows()
+	}
+	if p.w == nil { // there are fewer windows than shards
+		if err := p.begin(ctx); err != nil {
+			return err
+		}
 	}
 	if err := p.writing.wait(); err != nil {
 		return err
@@ -197,14 +245,9 @@ func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 		return err
 	}
 	if p.w == nil {
-		position, kept := p.position, p.kept
-		if err := p.create(ctx); err != nil {
+		if err := p.begin(ctx); err != nil {
 			return err
 		}
-		if n := p.w.Parts(); n > 0 {
-			return fmt.Errorf("pipeline: cache %q got %d parts from another process meanwhile: run the command again to go on behind them", p.cfg.Out, n)
-		}
-		p.position, p.kept = position, kept
 	}
 	if err := p.writing.wait(); err != nil {
 		return err
@@ -214,6 +257,19 @@ func (p *precompute) part(ctx context.Context, window []encode.Pair) error {
 	position.Dropped.Merge(p.position.Dropped) // the next window counts on in its own
 	p.writing.start(func() error { return p.w.WritePart(rows, position) })
 	p.kept += int64(len(window))
+	return nil
+}
+
+// begin creates the cache where the pass already is at its first part.
+func (p *precompute) begin(ctx context.Context) error {
+	position, kept, windows := p.position, p.kept, p.windows
+	if err := p.create(ctx); err != nil {
+		return err
+	}
+	if n := p.w.Parts(); n > 0 {
+		return fmt.Errorf("pipeline: cache %q got %d parts from another process meanwhile: run the command again to go on behind them", p.cfg.dir(), n)
+	}
+	p.position, p.kept, p.windows = position, kept, windows
 	return nil
 }
 
@@ -302,6 +358,9 @@ func (p *precompute) progress() {
 	}
 	if p.cfg.Limit > 0 && (r.Total == 0 || r.Total > p.cfg.Limit) {
 		r.Total = p.cfg.Limit
+	}
+	if n := int64(p.cfg.Shards); n > 0 {
+		r.Total = max(r.Done, (r.Total+n-1)/n) // about
 	}
 	if p.update != nil {
 		p.update.progress(&r)

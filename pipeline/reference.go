@@ -139,21 +139,9 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 
 // checkInputs refuses a cache that was not made from the model and data named.
 func checkInputs(ctx context.Context, cfg TrainConfig, m refcache.Manifest) error {
-	want := map[string]string{}
-	if cfg.Model != "" {
-		dir, err := FindModel(cfg.Model, cfg.ModelFile)
-		if err != nil {
-			return err
-		}
-		if want["model"], err = modelSHA256(dir.ONNX); err != nil {
-			return err
-		}
-	}
-	if len(cfg.Data) > 0 {
-		var err error
-		if want["data"], err = datasets.Fingerprint(ctx, cfg.Data); err != nil {
-			return err
-		}
+	want, err := inputIdentity(ctx, cfg.Model, cfg.ModelFile, cfg.Data)
+	if err != nil {
+		return err
 	}
 	return m.Check(want)
 }

@@ -104,6 +104,8 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitUsage, "go on with it by --resume, or name another folder with --out"
 	case is[*pipeline.LockedError](err):
 		return exitFailed, "wait for the other process, or name another folder with --out"
+	case is[*refcache.SplitError](err):
+		return exitUsage, "--shards N joins those of N; remove the folders of the others, or the wrong ones"
 	case is[*refcache.StaleError](err):
 		return exitUsage, advice.stale
 	case is[*pipeline.PruneError](err):
@@ -129,6 +131,8 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitUsage, ""
 	case is[*pipeline.DataError](err):
 		return exitData, ""
+	case is[*refcache.ShardsError](err):
+		return exitFailed, "run those shards with the command of the others, and join again"
 	case errors.Is(err, refcache.ErrReplaced):
 		return exitFailed, "another process brought the cache to other data; begin again with the one that is there now"
 	case errors.Is(err, refcache.ErrCorrupt):
@@ -167,6 +171,12 @@ func adviceFor(command string) advice {
 			interrupted: "the same command goes on behind the last whole part",
 			full:        "make room; the same command goes on behind the last whole part",
 			stale:       "--out holds a cache made otherwise: remove the folder, or name another --out",
+		}
+	case joining:
+		return advice{
+			interrupted: "the shards stay as they were; the same command joins them",
+			full:        "make room; the same command joins the shards",
+			stale:       "remove the folders of the shards that differ and run them with the command of the others",
 		}
 	case "train":
 		return advice{

@@ -11,6 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,6 +233,73 @@ func TestKilledUpdates(t *testing.T) {
 		}
 	}
 	t.Logf("killed %d times; the old cache was there %d times, the new one %d times", killed, seen["old"], seen["new"])
+}
+
+// TestKilledShards kills the processes of a split pass, one shard of which runs twice at
+// once, and the one that joins, with SIGKILL at random moments, each until it is done. The
+// cache has the bytes of one process.
+func TestKilledShards(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes many runs of the command")
+	}
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), "160"); err != nil {
+		t.Fatal(err)
+	}
+	pass := func(out string, more ...string) []string {
+		return append([]string{"precompute-ref", "--model", "model", "--data", "pairs.jsonl", "--out", out, "--part-pairs", "8"}, more...)
+	}
+	start := time.Now()
+	if out, err := command(context.Background(), t, dir, pass("whole")...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	took, want, killed := time.Since(start), everything(t, filepath.Join(dir, "whole")), new(atomic.Int64)
+	for round := 0; killed.Load() < kills; round++ {
+		out := fmt.Sprint("split-", round)
+		var processes sync.WaitGroup
+		for n, shard := range []string{"0", "1", "2", "0"} {
+			processes.Go(func() {
+				rng := rand.New(rand.NewPCG(uint64(round), uint64(n)))
+				killUntilDone(t, dir, rng, took, killed, pass(out, "--shards", "3", "--shard", shard))
+			})
+		}
+		processes.Wait()
+		killUntilDone(t, dir, rand.New(rand.NewPCG(uint64(round), 9)), took/4, killed, []string{"precompute-ref", "--out", out, "--join"})
+		if got := everything(t, filepath.Join(dir, out)); !maps.Equal(got, want) {
+			t.Fatalf("%s differs from the cache of one process: it holds %v", out, slices.Sorted(maps.Keys(got)))
+		}
+	}
+	t.Logf("killed %d times", killed.Load())
+}
+
+// killUntilDone runs a command again and again, killed at random moments within a time, until
+// it ends by itself: with success, or because another process has its folder.
+func killUntilDone(t *testing.T, dir string, rng *rand.Rand, within time.Duration, killed *atomic.Int64, args []string) {
+	for {
+		cmd := command(context.Background(), t, dir, args...)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Error(err)
+			return
+		}
+		timer := time.AfterFunc(time.Duration(rng.Float64()*float64(within)), func() { cmd.Process.Kill() })
+		err := cmd.Wait()
+		timer.Stop()
+		switch code := cmd.ProcessState.ExitCode(); {
+		case err == nil:
+			return
+		case code < 0:
+			killed.Add(1)
+		case code == exitFailed && strings.Contains(stderr.String(), "another process"):
+		default:
+			t.Errorf("%v ended by itself: %v: %s", args, err, stderr.String())
+			return
+		}
+	}
 }
 
 // lockName is the file that a killed writer leaves in its folder.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -22,8 +23,13 @@ Where --out holds a finished cache of other data, made otherwise alike, only pai
 that are new or changed are run; the others are taken from it. It is replaced at
 once, when all is done. Where that would drop pairs it is refused without --prune.
 
+With --shards N, N processes share the pass, on as many machines as there are, and
+--join makes of theirs the cache that one process would have written.
+
   dpo-pipe precompute-ref --model ./model --data 'prefs/*.parquet' --out ./cache
-  dpo-pipe precompute-ref --model ./model --data prefs.jsonl --out ./cache --dry-run`
+  dpo-pipe precompute-ref --model ./model --data prefs.jsonl --out ./cache --dry-run
+  dpo-pipe precompute-ref --model ./model --data prefs.jsonl --out ./cache --shards 8 --shard 0
+  dpo-pipe precompute-ref --out ./cache --join`
 
 func (a *app) precomputeCommand() *cli.Command {
 	def := pipeline.DefaultPrecomputeConfig()
@@ -46,6 +52,7 @@ func (a *app) precomputeCommand() *cli.Command {
 		&cli.BoolFlag{Name: "dry-run", Usage: "count, measure a few batches and estimate, or say what an update of --out would do; write nothing"},
 		&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 	}
+	flags = append(flags, shardFlags()...)
 	flags = append(flags, columnFlags(def.Reading.Columns)...)
 	return &cli.Command{
 		Name: "precompute-ref", Usage: "run the reference model over preference pairs, once",
@@ -94,10 +101,17 @@ func precomputeConfigFrom(c *cli.Context) (pipeline.PrecomputeConfig, error) {
 		}
 		cfg.Memory = n
 	}
-	return cfg, nil
+	err := shardsFrom(c, &cfg)
+	return cfg, err
 }
 
 func (a *app) precompute(c *cli.Context) error {
+	if c.Bool("join") {
+		return a.join(c)
+	}
+	if c.IsSet("keep-shards") {
+		return &usageErr{errors.New("--keep-shards is for --join")}
+	}
 	cfg, err := precomputeConfigFrom(c)
 	if err != nil {
 		return err
@@ -170,11 +184,24 @@ func (a *app) estimate(ctx context.Context, cfg pipeline.PrecomputeConfig, rt pi
 		return nil
 	}
 	fmt.Fprintf(a.stdout, "  time        about %s (%s tokens a second, measured on %d pairs)\n",
-		time.Duration(e.Seconds*float64(time.Second)).Round(time.Second), thousands(int64(e.TokensPerSecond)), e.Calibrated)
+		seconds(e.Seconds), thousands(int64(e.TokensPerSecond)), e.Calibrated)
+	for _, s := range e.Shards {
+		fmt.Fprintf(a.stdout, "  shard %-5d %s pairs in %d parts, %s tokens, about %s\n",
+			s.Shard, thousands(s.Pairs), s.Parts, thousands(s.Tokens), seconds(s.Seconds))
+	}
 	return nil
 }
 
+// seconds is a time for people.
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second)).Round(time.Second)
+}
+
 func printPrecompute(w io.Writer, r pipeline.PrecomputeResult) {
+	if r.Shard != nil && r.Parts > 0 && r.Tokens == 0 && r.Resumed == r.Parts {
+		fmt.Fprintf(w, "nothing left to do for shard %v: %s has its pairs\n", r.Shard, r.Cache)
+		return
+	}
 	fmt.Fprintf(w, "cached %s pairs of %s rows in %s (%.1f s, %d parts", thousands(r.Counts.Kept), thousands(r.Counts.Read),
 		r.Cache, r.Seconds, r.Parts)
 	if r.Resumed > 0 {

@@ -10,6 +10,7 @@
 //	head.safetensors    lm_head.weight [V,D] and, if the head has one, lm_head.bias [V], float32
 //	part-NNNNN.arrow    rows, Arrow IPC file format, uncompressed, from part-00000 on
 //	parts.jsonl         only while incomplete: one checksummed line per whole part
+//	shards/             only while several processes make it: a folder of each [Shard]
 //	.lock               only while a writer has the folder, or a killed one left it
 //
 // The columns of a part, none of which holds nulls:
@@ -29,6 +30,9 @@
 // A cache of other data can be made out of a finished one: [Reader.Join] finds its rows,
 // [Writer.LinkPart] takes over its parts, and [CreateSuccessor] and [Replace] put the new one
 // in its place, through folders beside it whose names begin with atomicfile.TempPrefix.
+//
+// Several processes can make one cache: each writes a [Shard] in a folder of its own, which
+// [Assemble] verifies and joins.
 //
 // The identity is everything that can move a number in the rows: a cache is used only
 // where the identity is the wanted one ([Manifest.Check]).

@@ -36,7 +36,7 @@ func (w *Writer) LinkPart(from *Reader, n int, position Position) (linked bool, 
 		return false, nil
 	}
 	e := entry{Part: m.Parts[n], Position: position.clone()}
-	e.Part.Name, e.Part.SourceEnd = partName(w.Parts()), position.Rows
+	e.Part.Name, e.Part.SourceEnd = w.manifest.partName(w.Parts()), position.Rows
 	var row Row
 	for i := from.ends[n] - e.Part.Rows; i < from.ends[n]; i++ {
 		if err := from.Ids(i, &row); err != nil {

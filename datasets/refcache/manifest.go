@@ -53,6 +53,8 @@ func (e *StaleError) Error() string {
 type Manifest struct {
 	Format   int  `json:"format"`
 	Complete bool `json:"complete"`
+	// Shard says which parts these are where they are not all; Create takes it as it is.
+	Shard *Shard `json:"shard,omitempty"`
 	// Identity holds everything that can move a number, by key.
 	Identity map[string]string `json:"identity"`
 	// D is the width of a hidden state, V the number of tokens.
@@ -153,6 +155,7 @@ func (m Manifest) same(want Manifest) error {
 		{"feature dtype", m.FeatureDType, want.FeatureDType},
 		{"batch rows", m.BatchRows, want.BatchRows},
 		{"LM head", m.Head, want.Head},
+		{"shard", m.Shard.String(), want.Shard.String()},
 	} {
 		if f.have != f.want {
 			return &StaleError{Key: f.key, Have: fmt.Sprint(f.have), Want: fmt.Sprint(f.want)}
@@ -172,7 +175,15 @@ func (m *Manifest) batchRows() int {
 
 func (m *Manifest) shape() shape { return shape{d: m.D, dtype: m.FeatureDType} }
 
-// partName is the name of part i.
+// partName is the name of part i of those in m.
+func (m *Manifest) partName(i int) string { return partName(m.Shard.part(i)) }
+
+// headFile is the LM head's file, as if it were a part.
+func (m *Manifest) headFile() Part {
+	return Part{Name: headName, Size: m.Head.Size, SHA256: m.Head.SHA256}
+}
+
+// partName is the name of part i of a cache.
 func partName(i int) string { return fmt.Sprintf("part-%05d.arrow", i) }
 
 // validate reports what makes m no manifest of a cache.
@@ -184,9 +195,12 @@ func (m *Manifest) validate() error {
 	if _, err := ParseDType(string(m.FeatureDType)); err != nil {
 		return fmt.Errorf("feature dtype is %q, want f16 or f32", m.FeatureDType)
 	}
+	if s := m.Shard; s != nil && (s.Of < 1 || s.Index < 0 || s.Index >= s.Of) {
+		return fmt.Errorf("shard is %v, want 0 to %d", s, s.Of-1)
+	}
 	var rows int64
 	for i, p := range m.Parts {
-		if p.Name != partName(i) || p.Rows < 1 || p.Size < 1 {
+		if p.Name != m.partName(i) || p.Rows < 1 || p.Size < 1 {
 			return fmt.Errorf("part %d is %q with %d rows, %d bytes", i, p.Name, p.Rows, p.Size)
 		}
 		rows += p.Rows
@@ -204,7 +218,7 @@ func ReadManifest(dir string) (Manifest, error) {
 	if err != nil || m.Complete {
 		return m, err
 	}
-	entries, _, err := readLog(filepath.Join(dir, logName))
+	entries, _, err := readLog(filepath.Join(dir, logName), m.Shard)
 	if err != nil {
 		return Manifest{}, err
 	}

@@ -45,7 +45,7 @@ func lineSum(data []byte) string {
 
 // readLog returns the entries of the log up to the first damaged line, and how many
 // bytes they take. No log is an empty log.
-func readLog(path string) (entries []entry, size int64, err error) {
+func readLog(path string, s *Shard) (entries []entry, size int64, err error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
@@ -58,7 +58,7 @@ func readLog(path string) (entries []entry, size int64, err error) {
 		if !whole {
 			return entries, size, nil
 		}
-		e, ok := parseLine(line, len(entries))
+		e, ok := parseLine(line, partName(s.part(len(entries))))
 		if !ok {
 			return entries, size, nil
 		}
@@ -66,13 +66,13 @@ func readLog(path string) (entries []entry, size int64, err error) {
 	}
 }
 
-// parseLine reads line i of a log.
-func parseLine(line []byte, i int) (e entry, ok bool) {
+// parseLine reads the line of a part from a log.
+func parseLine(line []byte, name string) (e entry, ok bool) {
 	sum, text, found := bytes.Cut(line, []byte{' '})
 	if !found || string(sum) != lineSum(text) || json.Unmarshal(text, &e) != nil {
 		return entry{}, false
 	}
-	return e, e.Part.Name == partName(i) && e.Part.Rows > 0
+	return e, e.Part.Name == name && e.Part.Rows > 0
 }
 
 // add counts a whole part.

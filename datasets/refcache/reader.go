@@ -73,6 +73,9 @@ func finishedManifest(root *os.Root) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("refcache: %q: %w", dir, err)
 	}
 	m, err := parseManifest(filepath.Join(dir, manifestName), data)
+	if err == nil && m.Shard != nil {
+		return Manifest{}, fmt.Errorf("refcache: %q: %w, but shard %v of one", dir, ErrNotCache, m.Shard)
+	}
 	if err == nil && !m.Complete {
 		err = fmt.Errorf("refcache: %q: %w", dir, ErrIncomplete)
 	}

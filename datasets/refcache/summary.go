@@ -13,6 +13,7 @@ type Summary struct {
 	Path         string            `json:"path"`
 	Format       int               `json:"format"`
 	Complete     bool              `json:"complete"`
+	Shard        *Shard            `json:"shard,omitempty"`
 	Rows         int64             `json:"rows"`
 	Parts        int               `json:"parts"`
 	Bytes        int64             `json:"bytes"` // parts and head
@@ -37,8 +38,11 @@ func Describe(dir string) (Summary, error) {
 		return Summary{}, err
 	}
 	s := Summary{
-		Path: dir, Format: m.Format, Complete: m.Complete, Rows: m.Counts.Kept, Parts: len(m.Parts), Bytes: m.Head.Size,
+		Path: dir, Format: m.Format, Complete: m.Complete, Shard: m.Shard, Rows: m.Counts.Kept, Parts: len(m.Parts),
 		D: m.D, V: m.V, FeatureDType: m.FeatureDType, Head: m.Head, Counts: m.Counts, Identity: m.Identity,
+	}
+	if m.Shard.hasHead() {
+		s.Bytes = m.Head.Size
 	}
 	for _, p := range m.Parts {
 		s.Bytes += p.Size
@@ -51,6 +55,9 @@ func (s Summary) Lines() [][2]string {
 	state := "complete"
 	if !s.Complete {
 		state = "incomplete: precompute-ref goes on with it"
+	}
+	if s.Shard != nil {
+		state += fmt.Sprintf(", shard %v", s.Shard)
 	}
 	c := s.Counts
 	head := fmt.Sprintf("%d x %d, scale %v", s.V, s.D, s.Head.Scale)

@@ -22,7 +22,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 		return fmt.Errorf("refcache: %q: %d source rows were read, want the %d kept and %d dropped: %w",
 			filepath.Join(r.dir, manifestName), c.Read, c.Kept, c.Dropped.Rows(), ErrCorrupt)
 	}
-	files := append([]Part{{Name: headName, Size: m.Head.Size, SHA256: m.Head.SHA256}}, m.Parts...)
+	files := append([]Part{m.headFile()}, m.Parts...)
 	var done, total int64
 	for _, f := range files {
 		total += f.Size

@@ -29,7 +29,8 @@ type Writer struct {
 
 // Create starts a cache in folder dir, which may exist if it is empty, or resumes the
 // unfinished one of the same identity that is there: the size and SHA-256 of its parts are
-// checked, and what follows the last good one is removed.
+// checked, and what follows the last good one is removed. Where m.Shard is not nil, dir is
+// the folder of that shard; a finished one whose files are damaged is taken up again.
 //
 // The error is a *[StaleError] where dir holds a cache of another identity, wraps
 // [ErrComplete] where it holds a finished one of this identity, and is a
@@ -72,6 +73,8 @@ func openWriter(dir string, m Manifest, head *Head) (*Writer, error) {
 	switch {
 	case errors.Is(err, ErrNotCache):
 		err = start(dir, &m, head)
+	case err == nil && have.Complete && m.Shard != nil:
+		err = mend(dir, have, m, head)
 	case err == nil && have.Complete:
 		// A kill between the two steps of Finish leaves the log.
 		err = errors.Join(removeLog(dir), have.complete(dir, m))
@@ -107,8 +110,10 @@ func start(dir string, m *Manifest, head *Head) error {
 			return fmt.Errorf("refcache: %q: %w, and not empty: it holds %q", dir, ErrNotCache, name.Name())
 		}
 	}
-	if err := head.write(dir); err != nil {
-		return err
+	if m.Shard.hasHead() {
+		if err := head.write(dir); err != nil {
+			return err
+		}
 	}
 	return m.write(dir)
 }
@@ -119,7 +124,7 @@ func resume(dir string, m Manifest) (*Writer, error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, logName)
-	entries, _, err := readLog(path)
+	entries, _, err := readLog(path, m.Shard)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +140,7 @@ func resume(dir string, m Manifest) (*Writer, error) {
 	if err := rewriteLog(path, whole); err != nil {
 		return nil, err
 	}
-	if err := removeParts(dir, len(whole)); err != nil {
+	if err := removeParts(dir, w.manifest.Parts); err != nil {
 		return nil, err
 	}
 	if w.log, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
@@ -170,11 +175,11 @@ func rewriteLog(path string, entries []entry) error {
 	})
 }
 
-// removeParts removes the files of parts from number from on.
-func removeParts(dir string, from int) error {
-	keep := make(map[string]bool, from)
-	for i := range from {
-		keep[partName(i)] = true
+// removeParts removes the files of parts that are not among those.
+func removeParts(dir string, parts []Part) error {
+	keep := make(map[string]bool, len(parts))
+	for _, p := range parts {
+		keep[p.Name] = true
 	}
 	names, err := filepath.Glob(filepath.Join(dir, "part-*.arrow"))
 	if err != nil {
@@ -243,7 +248,7 @@ func (w *Writer) append(e entry) error {
 
 // writeFile writes the file of the next part.
 func (w *Writer) writeFile(rows []Row, sourceEnd int64) (Part, error) {
-	p := Part{Name: partName(len(w.manifest.Parts)), Rows: int64(len(rows)), SourceEnd: sourceEnd}
+	p := Part{Name: w.manifest.partName(w.Parts()), Rows: int64(len(rows)), SourceEnd: sourceEnd}
 	hash := sha256.New()
 	err := atomicfile.WriteFile(filepath.Join(w.dir, p.Name), func(f io.Writer) error {
 		out := &forward{w: io.MultiWriter(f, hash)}
@@ -256,9 +261,9 @@ func (w *Writer) writeFile(rows []Row, sourceEnd int64) (Part, error) {
 }
 
 // Finish marks the cache complete; position holds the final counts. The writer can't be
-// used afterwards.
+// used afterwards. A cache has parts; a shard may have none.
 func (w *Writer) Finish(position Position) error {
-	if w.Parts() == 0 {
+	if w.Parts() == 0 && w.manifest.Shard == nil {
 		return errors.New("refcache: no rows to keep")
 	}
 	m := w.manifest
@@ -266,6 +271,9 @@ func (w *Writer) Finish(position Position) error {
 	m.Complete = true
 	if err := m.write(w.dir); err != nil {
 		return err
+	}
+	if m.Shard != nil {
+		return w.Close()
 	}
 	return errors.Join(w.closeLog(), removeLog(w.dir), w.lock.Release())
 }

@@ -50,7 +50,7 @@ func (f *File) Commit() error {
 		return fmt.Errorf("atomicfile: write %q: %w", f.path, err)
 	}
 	f.f = nil
-	return syncDir(filepath.Dir(f.path))
+	return SyncDir(filepath.Dir(f.path))
 }
 
 // finish makes the temporary file durable and gives it its final name.
@@ -125,7 +125,7 @@ func (d *Dir) Commit() error {
 		return fmt.Errorf("atomicfile: rename folder %q: %w", d.final, err)
 	}
 	d.Path = ""
-	return syncDir(filepath.Dir(d.final))
+	return SyncDir(filepath.Dir(d.final))
 }
 
 // Abort removes the temporary folder. It is safe to call after Commit.
@@ -193,12 +193,12 @@ func syncTree(root string) error {
 		if err != nil {
 			return err
 		}
-		return syncDir(path)
+		return SyncDir(path)
 	})
 }
 
-// syncDir makes the names in a folder (or the bytes of a file) durable.
-func syncDir(path string) error {
+// SyncDir makes the names in a folder (or the bytes of a file) durable.
+func SyncDir(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -212,7 +212,7 @@ func Rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return fmt.Errorf("atomicfile: %w", err)
 	}
-	return errors.Join(syncDir(filepath.Dir(to)), syncDir(filepath.Dir(from)))
+	return errors.Join(SyncDir(filepath.Dir(to)), SyncDir(filepath.Dir(from)))
 }
 
 // Link gives the whole file from a second name, to, in another folder of its file system.
@@ -220,7 +220,7 @@ func Link(from, to string) error {
 	if err := os.Link(from, to); err != nil {
 		return fmt.Errorf("atomicfile: %w", err)
 	}
-	return syncDir(filepath.Dir(to))
+	return SyncDir(filepath.Dir(to))
 }
 
 // Symlink makes path a symbolic link to target in one step, replacing a file or link there.
@@ -236,5 +236,5 @@ func Symlink(target, path string) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("atomicfile: link %q: %w", path, errors.Join(err, os.Remove(tmp)))
 	}
-	return syncDir(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
 }

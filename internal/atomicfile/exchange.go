@@ -13,5 +13,5 @@ func Exchange(a, b string) error {
 	if err := exchange(a, b); err != nil {
 		return fmt.Errorf("atomicfile: exchange %q and %q: %w", a, b, err)
 	}
-	return errors.Join(syncDir(filepath.Dir(a)), syncDir(filepath.Dir(b)))
+	return errors.Join(SyncDir(filepath.Dir(a)), SyncDir(filepath.Dir(b)))
 }
