@@ -141,7 +141,7 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 func checkInputs(ctx context.Context, cfg TrainConfig, m refcache.Manifest) error {
 	want := map[string]string{}
 	if cfg.Model != "" {
-		dir, err := FindModel(cfg.Model, cfg.ModelFile)
+		dir, err := FindModel(cfg.here(cfg.Model), cfg.ModelFile)
 		if err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func checkInputs(ctx context.Context, cfg TrainConfig, m refcache.Manifest) erro
 	}
 	if len(cfg.Data) > 0 {
 		var err error
-		if want["data"], err = datasets.Fingerprint(ctx, cfg.Data); err != nil {
+		if want["data"], err = datasets.Fingerprint(ctx, cfg.DataHere()); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 // documents are the pages whose commands are run. A block that begins with
 // ```console is a session: lines with "$ " are commands, those below are what they print.
-var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/objectives.md", "docs/performance.md"}
+var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/objectives.md", "docs/performance.md", "docs/stores.md"}
 
 // docTimeout bounds one command of a document.
 const docTimeout = 5 * time.Minute
