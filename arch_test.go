@@ -33,6 +33,7 @@ var imports = map[string][]string{
 	"onnx/ort":            {"onnx", "models"},
 	"models":              {"loss", "internal/atomicfile"},
 	"models/enginetest":   {"models", "loss"},
+	"store":               {"internal/atomicfile", "internal/lockfile"},
 	"pipeline": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
 		"internal/atomicfile", "internal/lockfile", "internal/tfevents",
@@ -44,7 +45,7 @@ var imports = map[string][]string{
 	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
-		"models", "pipeline", "job", "publish", "internal/atomicfile", "internal/demo",
+		"models", "pipeline", "job", "publish", "store", "internal/atomicfile", "internal/demo", "internal/lockfile",
 	},
 }
 
@@ -64,6 +65,12 @@ var fences = map[string][]string{
 	"github.com/dlclark/regexp2":        {"datasets/tokenizer", "datasets/encode"},
 	"github.com/google/flatbuffers":     {"datasets"},
 	"go.yaml.in/yaml":                   {"pipeline", "job", "cmd/dpo-pipe"},
+	"gocloud.dev/":                      {"store"},
+	"github.com/aws/":                   {"store"},
+	"github.com/Azure/":                 {"store"},
+	"cloud.google.com/go/":              {"store"},
+	"google.golang.org/api/":            {"store"},
+	"github.com/johannesboyne/gofakes3": {},
 	"C":                                 {"onnx/ort"},
 	"math/rand":                         {},
 	"github.com/rogpeppe/go-internal":   {},

@@ -2,8 +2,10 @@ package pipeline
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -203,4 +205,14 @@ func writeJSON(w io.Writer, v any) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
+}
+
+// CheckpointCache returns what the settings that a checkpoint was trained with name as its
+// cache: a path, or the URL of a store; "" for an adapter of another program.
+func CheckpointCache(checkpoint string) (string, error) {
+	state, err := readState(checkpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return state.Config.Cache, err
 }

@@ -20,9 +20,11 @@ type CompareConfig struct {
 	ChatTemplate string `json:"chat_template" yaml:"chat_template"`
 	// Prompts are texts; File names a data file or, ending in .txt, one prompt a
 	// line; Run takes prompts that a training run held out.
-	Prompts []string         `json:"prompts,omitempty" yaml:"prompts,omitempty"`
-	File    string           `json:"file,omitempty" yaml:"file,omitempty"`
-	Run     string           `json:"run,omitempty" yaml:"run,omitempty"`
+	Prompts []string `json:"prompts,omitempty" yaml:"prompts,omitempty"`
+	File    string   `json:"file,omitempty" yaml:"file,omitempty"`
+	Run     string   `json:"run,omitempty" yaml:"run,omitempty"`
+	// Cache is the one that Run was trained on, where that lies elsewhere than Run says.
+	Cache   string           `json:"cache,omitempty" yaml:"cache,omitempty"`
 	Reading datasets.Options `json:"reading" yaml:"reading"`
 	// Limit bounds the prompts of File and Run.
 	Limit int `json:"limit" yaml:"limit"`

@@ -125,6 +125,9 @@ type TrainConfig struct {
 	Model     string   `json:"model,omitempty" yaml:"model,omitempty"`
 	ModelFile string   `json:"model_file,omitempty" yaml:"model_file,omitempty"`
 	Data      []string `json:"data,omitempty" yaml:"data,omitempty"`
+	// Folders say where on this machine a Cache, a Model or Data is that is no path here but
+	// the URL of a store, by URL. What is written down is the URL.
+	Folders map[string][]string `json:"-" yaml:"-"`
 
 	// Head is the kind of policy head, one of models.Kinds. Rank and Alpha are of those
 	// that have one; RSLoRA scales by α/√r instead of α/r.

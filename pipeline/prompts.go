@@ -147,6 +147,9 @@ func (c CompareConfig) heldOutPrompts(enc *encode.Encoder) ([]promptIDs, error) 
 	if err != nil {
 		return nil, err
 	}
+	if c.Cache != "" {
+		run.Cache = c.Cache
+	}
 	cache, err := refcache.Open(run.Cache)
 	if err != nil {
 		return nil, err

@@ -139,7 +139,7 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 
 // checkInputs refuses a cache that was not made from the model and data named.
 func checkInputs(ctx context.Context, cfg TrainConfig, m refcache.Manifest) error {
-	want, err := inputIdentity(ctx, cfg.Model, cfg.ModelFile, cfg.Data)
+	want, err := inputIdentity(ctx, cfg.here(cfg.Model), cfg.ModelFile, cfg.DataHere())
 	if err != nil {
 		return err
 	}

@@ -38,8 +38,12 @@ type reportPage struct {
 // WriteReport writes report.html into a run folder, from its settings and metrics,
 // its newest evaluation, its completions and the ids in its cache: one file that needs no other.
 // What is not there, not finished, or of other data meanwhile leaves its part out.
-func WriteReport(ctx context.Context, run string) error {
-	page, err := newReport(ctx, run)
+func WriteReport(ctx context.Context, run string) error { return writeReport(ctx, run, nil) }
+
+// writeReport is WriteReport of a run some of whose inputs are of a store (see
+// TrainConfig.Folders).
+func writeReport(ctx context.Context, run string, folders map[string][]string) error {
+	page, err := newReport(ctx, run, folders)
 	if err != nil {
 		return err
 	}
@@ -48,11 +52,12 @@ func WriteReport(ctx context.Context, run string) error {
 	})
 }
 
-func newReport(ctx context.Context, run string) (*reportPage, error) {
+func newReport(ctx context.Context, run string, folders map[string][]string) (*reportPage, error) {
 	cfg, err := LoadRunConfig(run)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Folders = folders
 	p := &reportPage{Name: filepath.Base(run)}
 	if abs, err := filepath.Abs(run); err == nil {
 		p.Name = filepath.Base(abs)
@@ -77,6 +82,6 @@ func newReport(ctx context.Context, run string) (*reportPage, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	p.Data, err = describePairs(ctx, cfg.Cache, state.Identity)
+	p.Data, err = describePairs(ctx, cfg.here(cfg.Cache), state.Identity)
 	return p, err
 }

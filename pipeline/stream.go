@@ -300,7 +300,7 @@ func (s *stream) save(ctx context.Context) error {
 		if t.failed != nil {
 			continue
 		}
-		errs = append(errs, t.save(), WriteReport(ctx, t.cfg.Out))
+		errs = append(errs, t.save(), writeReport(ctx, t.cfg.Out, t.cfg.Folders))
 	}
 	return errors.Join(errs...)
 }

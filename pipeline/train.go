@@ -79,7 +79,7 @@ func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report R
 			return nil, err
 		}
 	}
-	cache, err := refcache.Open(cfgs[0].Cache)
+	cache, err := refcache.Open(cfgs[0].here(cfgs[0].Cache))
 	if err != nil {
 		return nil, err
 	}
@@ -132,15 +132,37 @@ func (c TrainConfig) resolve() (TrainConfig, error) {
 }
 
 func (c TrainConfig) located() (TrainConfig, error) {
-	var err error
-	if c.Cache, err = filepath.Abs(c.Cache); err == nil && c.Model != "" {
-		c.Model, err = filepath.Abs(c.Model)
-	}
-	if err != nil {
-		return c, fmt.Errorf("pipeline: %w", err)
+	for _, path := range []*string{&c.Cache, &c.Model} {
+		if _, elsewhere := c.Folders[*path]; elsewhere || *path == "" {
+			continue
+		}
+		var err error
+		if *path, err = filepath.Abs(*path); err != nil {
+			return c, fmt.Errorf("pipeline: %w", err)
+		}
 	}
 	c.Out = filepath.Clean(c.Out)
 	return c, nil
+}
+
+// here is where a path of the settings is on this machine.
+func (c TrainConfig) here(path string) string {
+	if folder := c.Folders[path]; len(folder) > 0 {
+		return folder[0]
+	}
+	return path
+}
+
+// DataHere lists where the data is on this machine.
+func (c TrainConfig) DataHere() (paths []string) {
+	for _, path := range c.Data {
+		if there, elsewhere := c.Folders[path]; elsewhere {
+			paths = append(paths, there...)
+		} else {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // trainer is the state of one run. Everything that a resumed run needs to end in
@@ -254,7 +276,7 @@ func (t *trainer) finish(ctx context.Context) error {
 		return nil
 	}
 	t.finished = true
-	if err := WriteReport(ctx, t.cfg.Out); err != nil {
+	if err := writeReport(ctx, t.cfg.Out, t.cfg.Folders); err != nil {
 		return err
 	}
 	seconds := time.Since(t.stream.start).Seconds()

@@ -15,12 +15,14 @@ type app struct {
 	rt             openRuntime
 	// doing is the command that runs.
 	doing string
+	// rename writes in an error what the user named for where it is on this machine.
+	rename func(text string) string
 }
 
 // run is the whole program: it parses args (args[0] is the program's name),
 // runs the command and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr, rt: newRuntime}
+	a := &app{stdout: stdout, stderr: stderr, rt: newRuntime, rename: func(text string) string { return text }}
 	commands := a.cli()
 	args, err := arrange(commands, args)
 	if err == nil {
@@ -73,6 +75,9 @@ func (a *app) commands() []*cli.Command {
 		c.OnUsageError = usageError
 		c.HideHelpCommand = true // help is a file's name too
 		c.Before = a.before
+		if takesPlaces(c) {
+			c.Flags = append(c.Flags, storeCacheFlag())
+		}
 		for _, f := range c.Flags {
 			if f, ok := f.(*cli.BoolFlag); ok {
 				f.DisableDefaultText = true // a switch is off

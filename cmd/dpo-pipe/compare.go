@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
+	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 const compareExample = `Completes the same prompts with two model folders, one above the other: greedily,
@@ -64,6 +65,9 @@ func (a *app) compare(c *cli.Context) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if err := a.comparePlaces(c, &cfg); err != nil {
+		return err
+	}
 	rt, err := a.rt(runtimeOptionsFrom(c))
 	if err != nil {
 		return err
@@ -80,6 +84,29 @@ func (a *app) compare(c *cli.Context) error {
 	}
 	_, err = fmt.Fprintf(a.stdout, "\nreport %s\n", filepath.Join(cfg.Report, pipeline.ReportName))
 	return err
+}
+
+// comparePlaces brings what is at URLs to this machine, the cache that a run names included.
+func (a *app) comparePlaces(c *cli.Context, cfg *pipeline.CompareConfig) error {
+	if store.IsURL(cfg.Report) {
+		return &pipeline.FieldError{Field: "--report", Value: store.Redact(cfg.Report), Want: "a run folder of this machine"}
+	}
+	p := a.places(c)
+	if err := p.model(c.Context, &cfg.Model, cfg.ModelFile); err != nil {
+		return err
+	}
+	if err := p.model(c.Context, &cfg.Policy, ""); err != nil {
+		return err
+	}
+	if err := p.in(c.Context, &cfg.Run, &cfg.File, &cfg.ChatTemplate); err != nil || cfg.Run == "" {
+		return err
+	}
+	run, err := pipeline.LoadRunConfig(cfg.Run)
+	if err != nil || !store.IsURL(run.Cache) {
+		return err
+	}
+	cfg.Cache = run.Cache
+	return p.in(c.Context, &cfg.Cache)
 }
 
 // typing writes comparisons as they come: the prompt, then each completion

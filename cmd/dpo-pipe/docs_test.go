@@ -17,7 +17,7 @@ import (
 // ```console is a session: lines with "$ " are commands, those below are what they print.
 var documents = []string{
 	"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/deploy.md", "docs/objectives.md",
-	"docs/performance.md", "docs/shards.md",
+	"docs/performance.md", "docs/shards.md", "docs/stores.md",
 }
 
 // docTimeout bounds one command of a document.

@@ -41,6 +41,16 @@ func (a *app) eval(c *cli.Context) error {
 	cfg := pipeline.EvalConfig{
 		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), Against: c.String("against"), Data: c.StringSlice(dataFlag), All: c.Bool("all"), Engine: c.String("engine"),
 	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	at := a.places(c)
+	if err := at.in(c.Context, &cfg.Cache, &cfg.Checkpoint, &cfg.Against); err != nil {
+		return err
+	}
+	if err := at.data(c.Context, &cfg.Data); err != nil {
+		return err
+	}
 	p := newProgress(a.stderr)
 	result, err := pipeline.Evaluate(c.Context, cfg, a.engines(runtimeOptionsFrom(c)), p.report)
 	p.end()

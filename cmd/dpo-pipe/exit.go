@@ -16,6 +16,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 	"github.com/dpo-pipe/dpo-pipe/publish"
+	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 // Exit codes; scripts and schedulers act on them, so they never change.
@@ -58,7 +59,7 @@ func (a *app) interrupted(err error, advice advice) int {
 
 // printError writes every line of an error, then the hint if there is one.
 func (a *app) printError(err error, hint string) {
-	for line := range strings.Lines(err.Error()) {
+	for line := range strings.Lines(a.rename(err.Error())) {
 		fmt.Fprintf(a.stderr, "dpo-pipe: error: %s\n", strings.TrimRight(line, "\n"))
 	}
 	if hint != "" {
@@ -88,6 +89,8 @@ func classify(err error, advice advice) (code int, hint string) {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return exitEnvironment, "the disk is full; " + advice.full
+	case store.KindOf(err) == store.Unreachable:
+		return exitEnvironment, "the same command tries again, and transfers only what is missing"
 	case is[environmentError](err), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return exitEnvironment, ""
 	case is[*job.GateError](err):

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
+	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 const exportExample = `Writes a complete model folder with the trained head inside (and the PEFT adapter
@@ -41,6 +42,11 @@ func (a *app) export(c *cli.Context) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	out, err := a.exportPlaces(c, &cfg)
+	if err != nil {
+		return err
+	}
+	defer out.close()
 	rt, err := a.rt(runtimeOptionsFrom(c))
 	if err != nil {
 		return err
@@ -49,11 +55,39 @@ func (a *app) export(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := out.push(c.Context); err != nil {
+		return err
+	}
 	if c.Bool("json") {
 		return a.printJSON(result)
 	}
 	printExport(a.stdout, result)
 	return nil
+}
+
+// exportPlaces brings what is at URLs to this machine, the cache that the checkpoint names
+// included.
+func (a *app) exportPlaces(c *cli.Context, cfg *pipeline.ExportConfig) (*destination, error) {
+	p := a.places(c)
+	if err := p.in(c.Context, &cfg.Checkpoint); err != nil {
+		return nil, err
+	}
+	if cfg.Cache == "" {
+		trained, err := pipeline.CheckpointCache(cfg.Checkpoint)
+		if err != nil {
+			return nil, err
+		}
+		if store.IsURL(trained) {
+			cfg.Cache = trained
+		}
+	}
+	if err := p.in(c.Context, &cfg.Cache); err != nil {
+		return nil, err
+	}
+	if err := p.model(c.Context, &cfg.Model, cfg.ModelFile); err != nil {
+		return nil, err
+	}
+	return p.out(c.Context, &cfg.Out, policyOutput)
 }
 
 func (a *app) runExport(ctx context.Context, cfg pipeline.ExportConfig, rt pipeline.Runtime) (pipeline.ExportResult, error) {

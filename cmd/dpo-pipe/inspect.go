@@ -39,7 +39,11 @@ func (a *app) inspect(c *cli.Context) error {
 	}
 	opt := datasets.DefaultOptions()
 	opt.Columns = columnsFrom(c)
-	in, err := pipeline.Inspect(c.Context, c.Args().First(), opt, c.Int("rows"))
+	path := c.Args().First()
+	if err := a.places(c).in(c.Context, &path); err != nil {
+		return err
+	}
+	in, err := pipeline.Inspect(c.Context, path, opt, c.Int("rows"))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 
 const precomputeExample = `Runs the frozen reference once over the pairs and caches per-token log-probs and
 the hidden states that feed the LM head. A pass that was killed goes on where it
-stopped when the same command is run again.
+stopped when the same command is run again. Paths may be URLs (s3://, gs://, file://).
 
 Where --out holds a finished cache of other data, made otherwise alike, only pairs
 that are new or changed are run; the others are taken from it. It is replaced at
@@ -119,6 +119,11 @@ func (a *app) precompute(c *cli.Context) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	out, err := a.precomputePlaces(c, &cfg)
+	if err != nil {
+		return err
+	}
+	defer out.close()
 	if err := checkData(cfg.Data, cfg.Reading); err != nil {
 		return err
 	}
@@ -133,11 +138,29 @@ func (a *app) precompute(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := out.push(c.Context); err != nil {
+		return err
+	}
 	if c.Bool("json") {
 		return a.printJSON(result)
 	}
 	printPrecompute(a.stdout, result)
 	return nil
+}
+
+// precomputePlaces brings what is at URLs to this machine.
+func (a *app) precomputePlaces(c *cli.Context, cfg *pipeline.PrecomputeConfig) (*destination, error) {
+	p := a.places(c)
+	if err := p.model(c.Context, &cfg.Model, cfg.ModelFile); err != nil {
+		return nil, err
+	}
+	if err := p.data(c.Context, &cfg.Data); err != nil {
+		return nil, err
+	}
+	if err := p.in(c.Context, &cfg.Encode.ChatTemplate); err != nil {
+		return nil, err
+	}
+	return p.out(c.Context, &cfg.Out, cacheOutput)
 }
 
 // checkData refuses paths that name no data file before any work is done. What is

@@ -31,11 +31,14 @@ func sweepFrom(c *cli.Context) ([]pipeline.SweepAxis, error) {
 	return axes, err
 }
 
-func (a *app) sweep(c *cli.Context, cfg pipeline.TrainConfig, axes []pipeline.SweepAxis) error {
+func (a *app) sweep(c *cli.Context, cfg pipeline.TrainConfig, axes []pipeline.SweepAxis, out *destination) error {
 	p := newProgress(a.stderr)
 	result, err := pipeline.Sweep(c.Context, cfg, axes, a.engines(runtimeOptionsFrom(c)), p.report)
 	p.end()
 	if err != nil {
+		return err
+	}
+	if err := out.push(c.Context); err != nil {
 		return err
 	}
 	if c.Bool("json") {

@@ -13,6 +13,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
+	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 const trainExample = `Trains a policy head with a preference loss against a reference cache; the model
@@ -157,6 +158,12 @@ func overlay[T any](c *cli.Context, name string, get func(string) T, field *T) {
 }
 
 func (a *app) train(c *cli.Context) error {
+	p := a.places(c)
+	out, err := a.trainOut(c, p)
+	if err != nil {
+		return err
+	}
+	defer out.close()
 	cfg, err := trainConfigFrom(c)
 	if err != nil {
 		return err
@@ -173,22 +180,61 @@ func (a *app) train(c *cli.Context) error {
 	if c.Bool("dry-run") {
 		return a.planTrain(c, cfg, axes)
 	}
+	if err := p.keep(c.Context, &cfg); err != nil {
+		return err
+	}
 	if len(cfg.Data) > 0 {
-		if err := checkData(cfg.Data, datasets.DefaultOptions()); err != nil {
+		if err := checkData(cfg.DataHere(), datasets.DefaultOptions()); err != nil {
 			return err
 		}
 	}
 	if len(axes) > 0 {
-		return a.sweep(c, cfg, axes)
+		return a.sweep(c, cfg, axes, out)
 	}
 	result, err := a.runTrain(c.Context, cfg, a.engines(runtimeOptionsFrom(c)))
 	if err != nil {
+		return err
+	}
+	if err := out.push(c.Context); err != nil {
 		return err
 	}
 	if c.Bool("json") {
 		return a.printJSON(result)
 	}
 	printTrain(a.stdout, result)
+	return nil
+}
+
+// trainOut makes the work folder of an --out that is a URL: from here on that is --out.
+func (a *app) trainOut(c *cli.Context, p *places) (*destination, error) {
+	place := c.String("out")
+	out, err := p.out(c.Context, &place, runOutput)
+	if err != nil || place == c.String("out") {
+		return out, err
+	}
+	return out, c.Set("out", place)
+}
+
+// keep brings what the settings of a training name by URL to this machine; the settings
+// go on naming the URLs, which are written down.
+func (p *places) keep(ctx context.Context, cfg *pipeline.TrainConfig) error {
+	cfg.Folders = map[string][]string{}
+	for _, place := range append([]string{cfg.Cache}, cfg.Data...) {
+		if !store.IsURL(place) {
+			continue
+		}
+		paths, err := p.fetch(ctx, place, store.FetchOptions{})
+		if err != nil {
+			return err
+		}
+		cfg.Folders[place] = paths
+	}
+	if model := cfg.Model; store.IsURL(model) {
+		if err := p.model(ctx, &model, cfg.ModelFile); err != nil {
+			return err
+		}
+		cfg.Folders[cfg.Model] = []string{model}
+	}
 	return nil
 }
 

@@ -1,0 +1,281 @@
+//go:build cgo
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/demo"
+	"github.com/dpo-pipe/dpo-pipe/store"
+)
+
+// storeServer starts an S3 server with the bucket b in this process, for this test and the
+// commands that it runs. refuse, unless nil, says which requests are not allowed.
+func storeServer(t *testing.T, refuse func(*http.Request) bool) {
+	t.Helper()
+	backend := s3mem.New()
+	if err := backend.CreateBucket("b"); err != nil {
+		t.Fatal(err)
+	}
+	fake := gofakes3.New(backend).Server()
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuse != nil && refuse(r) {
+			w.WriteHeader(http.StatusForbidden)
+			w.Write([]byte("<Error><Code>AccessDenied</Code><Message>read only</Message></Error>"))
+			return
+		}
+		fake.ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL": web.URL, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1",
+		"AWS_EC2_METADATA_DISABLED": "true", "DPO_PIPE_STORE_CACHE": t.TempDir(),
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// must runs the program, which must succeed, and returns what it printed.
+func must(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	out, code := runs(t, dir, args...)
+	if code != 0 {
+		t.Fatalf("%q exits with %d:\n%s", args, code, out)
+	}
+	return out
+}
+
+// runs runs the program and returns what it printed, errors included, and its exit code.
+func runs(t *testing.T, dir string, args ...string) (string, int) {
+	t.Helper()
+	out, err := command(context.Background(), t, dir, args...).CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return string(out), exit.ExitCode()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out), 0
+}
+
+// fetched is what is at a URL, by a cache of its own.
+func fetched(t *testing.T, url string) string {
+	t.Helper()
+	paths, err := store.Fetch(context.Background(), url, store.FetchOptions{Cache: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths[0]
+}
+
+// sameFiles compares two folders byte by byte, but for files that skip names.
+func sameFiles(t *testing.T, want, got string, skip ...string) {
+	t.Helper()
+	read := func(root string) map[string][]byte {
+		all := map[string][]byte{}
+		err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() || slices.Contains(skip, d.Name()) {
+				return err
+			}
+			name, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			all[name], err = os.ReadFile(path)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	a, b := read(want), read(got)
+	if len(a) == 0 {
+		t.Fatalf("%s holds no file to compare", want)
+	}
+	for name := range a {
+		if !bytes.Equal(a[name], b[name]) {
+			t.Errorf("%s: %s has %d bytes, in %s %d others", got, name, len(b[name]), want, len(a[name]))
+		}
+	}
+	if len(a) != len(b) {
+		t.Errorf("%s holds %d files, %s %d", got, len(b), want, len(a))
+	}
+}
+
+// runTimes are files of a run that hold paths or times.
+var runTimes = []string{"config.yaml", "summary.json", "report.html", "trainer_state.json", "metrics.jsonl", "evaluation.json"}
+
+// TestStores does a whole job on URLs, and the same on paths; the results are the same.
+func TestStores(t *testing.T) {
+	storeServer(t, nil)
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	all, one, two := filepath.Join(dir, demo.DataFile), filepath.Join(data, "1.jsonl"), filepath.Join(data, "2.jsonl")
+	if err := fewPairs(all, one, "60"); err != nil {
+		t.Fatal(err)
+	}
+	push := func(folder, url string) {
+		t.Helper()
+		if err := store.Push(context.Background(), folder, url, store.PushOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push(filepath.Join(dir, demo.ModelDir), "s3://b/model")
+	push(data, "s3://b/data")
+
+	precompute := []string{"precompute-ref", "--part-pairs", "30", "--threads", "1"}
+	here := append(slices.Clone(precompute), "--model", demo.ModelDir, "--data", "data/*.jsonl", "--out", "cache")
+	there := append(slices.Clone(precompute), "--model", "s3://b/model", "--data", "s3://b/data/*.jsonl", "--out", "s3://b/caches/demo")
+	must(t, dir, here...)
+	if out := must(t, dir, there...); !strings.Contains(out, "in s3://b/caches/demo (") {
+		t.Errorf("the result does not name the URL:\n%s", out)
+	}
+	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://b/caches/demo"))
+
+	train := []string{"train", "--epochs", "1", "--eval-frac", "0.3", "--engine", "gonum", "--rank", "4", "--save-every", "2"}
+	must(t, dir, append(slices.Clone(train), "--cache", "cache", "--out", "run")...)
+	out := must(t, dir, append(slices.Clone(train), "--cache", "s3://b/caches/demo", "--out", "s3://b/runs/1")...)
+	if !strings.Contains(out, "checkpoint s3://b/runs/1/last") {
+		t.Errorf("the result does not name the URL:\n%s", out)
+	}
+	sameFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://b/runs/1"), append(slices.Clone(runTimes), eventFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://b/runs/1"))...)...)
+	if config, err := os.ReadFile(filepath.Join(fetched(t, "s3://b/runs/1"), "config.yaml")); err != nil || !strings.Contains(string(config), "cache: s3://b/caches/demo\n") {
+		t.Errorf("the settings name another cache: %v\n%s", err, config)
+	}
+
+	must(t, dir, "export", "--checkpoint", "run/best", "--model", demo.ModelDir, "--out", "policy")
+	// Another machine has nothing but the URLs, the run's settings those of the cache.
+	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
+	must(t, dir, "export", "--checkpoint", "s3://b/runs/1/best", "--model", "s3://b/model/model.onnx", "--out", "s3://b/policies/1")
+	sameFiles(t, filepath.Join(dir, "policy"), fetched(t, "s3://b/policies/1"))
+	if out, code := runs(t, dir, "export", "--checkpoint", "s3://b/runs/1/best", "--model", "s3://b/model", "--out", "s3://b/policies/1"); code != exitUsage || !strings.Contains(out, "s3://b/policies/1") {
+		t.Errorf("over a policy: exit %d\n%s", code, out)
+	}
+
+	var eval struct {
+		Cache      string `json:"cache"`
+		Checkpoint string `json:"checkpoint"`
+	}
+	stdout, err := command(context.Background(), t, dir, "eval", "--cache", "s3://b/caches/demo", "--checkpoint", "s3://b/runs/1/last", "--engine", "gonum", "--json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(stdout, &eval); err != nil || eval.Cache != "s3://b/caches/demo" {
+		t.Errorf("eval names cache %q, %v", eval.Cache, err)
+	}
+	for url, kind := range map[string]string{"s3://b/caches/demo": "reference cache", "s3://b/runs/1": "run", "s3://b/runs/1/best": "checkpoint", "s3://b/policies/1": "model", "s3://b/data/1.jsonl": "data"} {
+		if out := must(t, dir, "inspect", url); !strings.Contains(out, ": "+kind+"\n") {
+			t.Errorf("inspect %s:\n%s", url, out)
+		}
+	}
+	must(t, dir, "compare", "--model", "s3://b/model", "--policy", "s3://b/policies/1", "--held-out", "s3://b/runs/1", "--limit", "1", "--max-tokens", "3")
+
+	// On another machine again, pairs are added: the new ones are run, on what is in the store.
+	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
+	if err := fewPairs(all, two, "75"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(one); err != nil {
+		t.Fatal(err)
+	}
+	push(data, "s3://b/more")
+	there[slices.Index(there, "s3://b/data/*.jsonl")] = "s3://b/more/2.jsonl"
+	if out := must(t, dir, there...); !strings.Contains(out, "60 pairs reused, 15 computed, 0 dropped") {
+		t.Errorf("the update:\n%s", out)
+	}
+	must(t, dir, here...)
+	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://b/caches/demo"))
+}
+
+// eventFiles are the names of TensorBoard's files, which hold times.
+func eventFiles(t *testing.T, dirs ...string) (names []string) {
+	t.Helper()
+	for _, dir := range dirs {
+		found, err := filepath.Glob(filepath.Join(dir, "events.*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	return names
+}
+
+func TestStoresThatRefuse(t *testing.T) {
+	storeServer(t, func(r *http.Request) bool { return r.Method != http.MethodGet && r.Method != http.MethodHead })
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "few.jsonl"), "4"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, data, out string
+		code            int
+		want            string
+	}{
+		{"data that is not there", "s3://b/none.jsonl", "cache", exitUsage, "s3://b/none.jsonl"},
+		{"pattern without a match", "s3://b/none/*.jsonl", "cache", exitUsage, "s3://b/none/*.jsonl"},
+		{"no bucket", "s3://nobody/x.jsonl", "cache", exitUsage, "s3://nobody/x.jsonl"},
+		{"read-only credentials", "few.jsonl", "s3://b/cache", exitEnvironment, "s3://b/cache/"},
+		{"a store that is not built in", "azblob://c/x.jsonl", "cache", exitFailed, "-tags azure"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			out, code := runs(t, dir, "precompute-ref", "--model", demo.ModelDir, "--data", tc.data, "--out", tc.out)
+			if code != tc.code || !strings.Contains(out, tc.want) {
+				t.Errorf("exit %d, want %d and an error about %s:\n%s", code, tc.code, tc.want, out)
+			}
+		})
+	}
+	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+	t.Setenv("AWS_MAX_ATTEMPTS", "1")
+	if out, code := runs(t, dir, "inspect", "s3://b/x"); code != exitEnvironment || !strings.Contains(out, "want a store that can be reached") {
+		t.Errorf("no server: exit %d\n%s", code, out)
+	}
+}
+
+func TestWhatIsFetchedOfAModel(t *testing.T) {
+	names := []string{
+		"config.json", "model.safetensors", "onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_q4.onnx", "onnx/model_q4.onnx_data",
+		"onnx/model_q4.onnx_data_1", "adapter/adapter_model.safetensors", "tokenizer.json",
+	}
+	for _, tc := range []struct {
+		file string
+		want []string
+	}{
+		{"", []string{"config.json", "onnx/model.onnx", "onnx/model.onnx_data", "adapter/adapter_model.safetensors", "tokenizer.json"}},
+		{"model_q4.onnx", []string{
+			"config.json", "onnx/model_q4.onnx", "onnx/model_q4.onnx_data", "onnx/model_q4.onnx_data_1", "adapter/adapter_model.safetensors", "tokenizer.json",
+		}},
+		// What names none is refused when the model is opened; everything is there to say so.
+		{"other.onnx", slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "model.safetensors" })},
+	} {
+		if diff := cmp.Diff(tc.want, modelFiles(tc.file)(names)); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", tc.file, diff)
+		}
+	}
+}
