@@ -44,7 +44,7 @@ var imports = map[string][]string{
 	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
-		"models", "pipeline", "job", "publish", "internal/atomicfile", "internal/demo",
+		"models", "pipeline", "job", "notify", "publish", "internal/atomicfile", "internal/demo",
 	},
 }
 

@@ -62,6 +62,9 @@ func (a *app) runJob(c *cli.Context) error {
 	}
 	result, err := job.Run(c.Context, cfg, opt)
 	end()
+	if !is[*job.BusyError](err) { // which is no end of a run
+		a.tell(c.Context, &cfg, &result, err, slog.New(opt.Log))
+	}
 	if result.ID != "" {
 		if c.Bool("json") {
 			if err := a.printJSON(result); err != nil {
