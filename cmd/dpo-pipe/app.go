@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
@@ -15,6 +16,8 @@ type app struct {
 	rt             openRuntime
 	// doing is the command that runs.
 	doing string
+	// log takes errors where stderr is a log of JSON; nil elsewhere.
+	log *slog.Logger
 }
 
 // run is the whole program: it parses args (args[0] is the program's name),

@@ -10,8 +10,12 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/notify"
 )
 
-// tellTime bounds how long the end of a run waits for those who are told of it.
-const tellTime = time.Minute
+// tellTime bounds how long the end of a run waits for those who are told of it, hurriedTime
+// that of one that is to end at once.
+const (
+	tellTime    = time.Minute
+	hurriedTime = 5 * time.Second
+)
 
 // tell sends how a run ended to whom the job file names. What could not be told is logged, and
 // changes no exit code.
@@ -21,15 +25,15 @@ func (a *app) tell(ctx context.Context, cfg *job.Config, r *job.Result, runErr e
 	}
 	sample := sampleOf(cfg, r)
 	sample.Success = runErr == nil
+	patience := tellTime
 	if runErr != nil {
 		sample.ExitCode, _ = classify(runErr, advice{})
-		if ctx.Err() != nil {
-			sample.ExitCode = exitInterrupted
-		}
 		sample.Message = runErr.Error()
 	}
-	// The run may have ended by a signal: that is to be told too.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTime)
+	if ctx.Err() != nil { // a signal is to be told too
+		sample.ExitCode, patience = exitInterrupted, hurriedTime
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if err := notify.Notify(ctx, targetsOf(&cfg.Notify), sample); err != nil {
 		log.Error("not told", "error", err)
