@@ -45,7 +45,7 @@ var imports = map[string][]string{
 	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
-		"models", "pipeline", "job", "publish", "store", "internal/atomicfile", "internal/demo", "internal/lockfile",
+		"models", "pipeline", "job", "notify", "publish", "store", "internal/atomicfile", "internal/demo", "internal/lockfile",
 	},
 }
 

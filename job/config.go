@@ -10,6 +10,7 @@ import (
 
 // Config is a job file. Paths in the file are relative to its folder; [Load] makes them absolute.
 type Config struct {
+	Name       string                    `yaml:"name,omitempty" about:"what notifications call the job; empty is the job file's name without its ending"`
 	Model      Model                     `yaml:"model" about:"the model to align"`
 	Data       []Source                  `yaml:"data" about:"preference pairs: paths, or mappings of path, weight and limit"`
 	Reading    datasets.Options          `yaml:"reading" about:"how rows are read"`
@@ -85,9 +86,16 @@ type Runs struct {
 
 // Notify says who is told of a run's end.
 type Notify struct {
-	Textfile string `yaml:"textfile,omitempty" about:"Prometheus textfile to write"`
-	Push     Secret `yaml:"push,omitempty" about:"URL of a Prometheus Pushgateway"`
-	Webhook  Secret `yaml:"webhook,omitempty" about:"URL that gets the result as JSON"`
+	Textfile string  `yaml:"textfile,omitempty" about:"Prometheus textfile to write, NAME.prom"`
+	Push     Secret  `yaml:"pushgateway,omitempty" about:"URL of a Prometheus Pushgateway"`
+	Webhook  Webhook `yaml:"webhook" about:"who gets the result as JSON"`
+}
+
+// Webhook is an address that is told.
+type Webhook struct {
+	URL          Secret  `yaml:"url,omitempty" about:"URL to post to"`
+	Headers      Headers `yaml:"headers,omitempty" about:"headers of the request and their values"`
+	OnlyFailures bool    `yaml:"only_failures" about:"tells of failures alone"`
 }
 
 // Runtime says which library runs the graphs, and on what.

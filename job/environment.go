@@ -1,6 +1,7 @@
 package job
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -23,8 +24,11 @@ func expand(text string, getenv func(string) (string, bool)) (out string, told b
 		b.WriteString(text[:at])
 		inside, rest, closed := strings.Cut(text[at+2:], "}")
 		name, fallback, has := strings.Cut(inside, ":-")
-		if !closed || !isName(name) {
-			return "", told, fmt.Errorf("%q names no variable, want ${NAME} or ${NAME:-default} ($${ for the characters ${)", text[at:])
+		if !closed {
+			return "", told, errors.New("${ is not closed by }, want ${NAME} or ${NAME:-default} ($${ for the characters ${)")
+		}
+		if !isName(name) {
+			return "", told, fmt.Errorf("%q names no variable, want ${NAME} or ${NAME:-default} ($${ for the characters ${)", "${"+inside+"}")
 		}
 		value, set := getenv(name)
 		if value == "" && has {

@@ -28,7 +28,8 @@ func hashOf(values ...any) (string, error) {
 }
 
 // quiet are settings that move no result, so that another value repeats no stage.
-var quiet = []string{"train.log_every", "train.save_every", "train.keep"}
+// The pairs of the evaluation count by their content, which the cache of them has.
+var quiet = []string{"train.log_every", "train.save_every", "train.keep", "evaluation.pairs"}
 
 // settings is a section of the config without what moves no result.
 func settings(section any, path string) string {

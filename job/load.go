@@ -86,6 +86,9 @@ func read(path string, getenv func(string) (string, bool)) (Config, error) {
 		return c, fmt.Errorf("job: %w", err)
 	}
 	c.locate(dir)
+	if c.Name == "" {
+		c.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	}
 	return c, errors.Join(d.errs...)
 }
 
@@ -335,6 +338,15 @@ func (s *Source) read(d *decoder, n *yaml.Node, path string) {
 	d.section(n, reflect.ValueOf(s).Elem(), path)
 }
 
+// read takes one word for the URL.
+func (w *Webhook) read(d *decoder, n *yaml.Node, path string) {
+	if n.Kind == yaml.ScalarNode {
+		w.URL.read(d, n, path)
+		return
+	}
+	d.section(n, reflect.ValueOf(w).Elem(), path)
+}
+
 // read keeps the reference to the environment beside what it stands for.
 func (s *Secret) read(d *decoder, n *yaml.Node, path string) {
 	text, ok := d.text(n, path, "a text")
@@ -347,6 +359,28 @@ func (s *Secret) read(d *decoder, n *yaml.Node, path string) {
 	}
 	if s.value = text; text == masked {
 		s.value = ""
+	}
+}
+
+// Headers are those of a request, with secrets for values.
+type Headers map[string]Secret
+
+// read takes a mapping of names to values.
+func (h *Headers) read(d *decoder, n *yaml.Node, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.fail(n, path, "is a word or a list, want names of headers and their values") // a word may be secret
+		return
+	}
+	*h = Headers{}
+	for i := 0; i < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if _, twice := (*h)[key.Value]; twice {
+			d.fail(key, join(path, key.Value), "is there twice, want it once")
+			continue
+		}
+		var value Secret
+		value.read(d, n.Content[i+1], join(path, key.Value))
+		(*h)[key.Value] = value
 	}
 }
 

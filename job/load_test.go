@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +53,7 @@ func TestMistakes(t *testing.T) {
 		{"a flag's name", job("train:\n  label-smoothing: 0.1\n"), []string{"job.yaml:4:3: train.label-smoothing is no key, want label_smoothing"}},
 		{"a key of another section", job("runs:\n  beta: 1\n"), []string{"job.yaml:4:3: runs.beta is no key, want one of path, keep"}},
 		{"a key that the job sets", job("train:\n  cache: c\n"), []string{"job.yaml:4:3: train.cache is no key, want one of head, rank, "}},
-		{"merge key", job("x: &x {beta: 1}\ntrain:\n  <<: *x\n"), []string{"job.yaml:3:1: x is no key, want one of model", "job.yaml:5:3: train.<< is no key"}},
+		{"merge key", job("x: &x {beta: 1}\ntrain:\n  <<: *x\n"), []string{"job.yaml:3:1: x is no key, want one of name, model", "job.yaml:5:3: train.<< is no key"}},
 		{"duplicate key", job("train:\n  beta: 1\n  lr: 1\n  beta: 2\n"), []string{"job.yaml:6:3: train.beta is there twice, first in line 4, want it once"}},
 		{"duplicate section", job("runs: {path: a}\nruns: {path: b}\n"), []string{"job.yaml:4:1: runs is there twice, first in line 3, want it once"}},
 		{"text for a number", job("train:\n  beta: high\n"), []string{`job.yaml:4:9: train.beta is "high", want a number`}},
@@ -71,6 +72,7 @@ func TestMistakes(t *testing.T) {
 		}},
 		{"a weight below 0", "model: m\ndata:\n- a\n- {path: b, weight: -1}\n", []string{"job.yaml:4:13: data[1].weight is -1, want a number >= 0"}},
 		{"no path", "model: m\ndata: [{weight: 2}]\n", []string{"job.yaml:2:1: data[0].path is missing, want a file, glob or folder"}},
+		{"a header twice", job("notify:\n  webhook:\n    headers: {A: x, A: y}\n"), []string{"job.yaml:5:21: notify.webhook.headers.A is there twice, want it once"}},
 		{"swept and set", job("train:\n  beta: 1\n  sweep: {beta: [1, 2]}\n"), []string{"job.yaml:4:3: train.beta is swept too, want one of both"}},
 		{"swept for nothing", job("train:\n  sweep: {engine: [ort]}\n"), []string{`job.yaml:4:11: train.sweep.engine can't be swept: --sweep engine is "ort;", want another setting: one engine multiplies for all runs`}},
 		{"swept to no number", job("train:\n  sweep: {beta: [0.1, much]}\n"), []string{`job.yaml:4:11: train.sweep.beta can't be swept: --sweep beta is "much", want a number`}},
@@ -79,7 +81,8 @@ func TestMistakes(t *testing.T) {
 		{"no such comparison", job("gates: {published: equal}\n"), []string{`job.yaml:3:9: gates.published is "equal", want better or not_worse or off`}},
 		{"unset variable", job("train:\n  beta: ${BETA}\n"), []string{"job.yaml:4:9: train.beta can't be read: the environment has no BETA; ${BETA:-default} would do without"}},
 		{"no variable", job("publish: {to: \"${a b}\"}\n"), []string{`job.yaml:3:15: publish.to can't be read: "${a b}" names no variable, want ${NAME} or ${NAME:-default} ($${ for the characters ${)`}},
-		{"a variable in a key", job("${DIR}: 1\n"), []string{"job.yaml:3:1: ${DIR} is no key, want one of model"}},
+		{"an open variable", job("publish: {to: \"x${a\"}\n"), []string{"job.yaml:3:15: publish.to can't be read: ${ is not closed by }"}},
+		{"a variable in a key", job("${DIR}: 1\n"), []string{"job.yaml:3:1: ${DIR} is no key, want one of name, model"}},
 		{"a variable that is no number", job("train: {epochs: \"${DIR}\"}\n"), []string{`job.yaml:3:17: train.epochs is "other", want a whole number`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -124,7 +127,9 @@ evaluation: {breakdown: true}
 gates: {min_accuracy: 0.6, min_chosen_drift: -0.05, max_kl: 0, published: better}
 publish: {to: "${NOWHERE:-place}$${x}", keep: 3}
 runs: {path: r}
-notify: {webhook: "${HOOK}", push: "http://user:s3cret@push"}
+notify:
+  webhook: {url: "${HOOK}", headers: {Authorization: "Bearer ${HOOK}", X-Key: s3cret}, only_failures: true}
+  pushgateway: http://user:s3cret@push
 runtime: {threads: 2}
 `
 
@@ -150,7 +155,12 @@ func TestLoad(t *testing.T) {
 	want.Gates.MinAccuracy, want.Gates.MinChosenDrift, want.Gates.MaxKL, want.Gates.Published = &accuracy, &drift, &kl, Better
 	want.Publish = Publish{filepath.Join(dir, "place${x}"), 3}
 	want.Runs.Path = filepath.Join(dir, "r")
-	want.Notify.Webhook = Secret{"https://hook.example/k3y", "${HOOK}"}
+	want.Notify.Webhook = Webhook{
+		URL:          Secret{"https://hook.example/k3y", "${HOOK}"},
+		Headers:      Headers{"Authorization": {"Bearer https://hook.example/k3y", "Bearer ${HOOK}"}, "X-Key": {"s3cret", masked}},
+		OnlyFailures: true,
+	}
+	want.Name = "job"
 	want.Notify.Push = Secret{"http://user:s3cret@push", masked}
 	want.Runtime.Threads = 2
 	want.file, want.at = c.file, c.at
@@ -181,10 +191,11 @@ func TestWriteAndLoad(t *testing.T) {
 			}
 			c.file, c.at, again.file, again.at = "", nil, "", nil
 			if c.Notify.Push.written == masked {
-				if !again.Notify.Push.Lost() {
-					t.Error("a secret that was not kept is not lost")
+				if lost := again.Notify.Lost(); !slices.Equal(lost, []string{"notify.pushgateway", "notify.webhook.headers.X-Key"}) {
+					t.Errorf("lost are %v, want the secrets that were not kept", lost)
 				}
 				c.Notify.Push.value = ""
+				c.Notify.Webhook.Headers["X-Key"] = Secret{"", masked}
 			}
 			if diff := cmp.Diff(c, again, cmp.Exporter(func(reflect.Type) bool { return true })); diff != "" {
 				t.Errorf("(-written +read)\n%s", diff)
@@ -200,7 +211,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%v %+v %#v %s %q\n", c.Notify, c.Notify, c.Notify, c.Notify.Push, c.Notify.Webhook)
+	fmt.Fprintf(&out, "%v %+v %#v %s %q\n", c.Notify, c.Notify, c.Notify, c.Notify.Push, c.Notify.Webhook.URL)
 	if err := json.NewEncoder(&out).Encode(c.Notify); err != nil {
 		t.Fatal(err)
 	}
@@ -209,6 +220,22 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	}
 	if s := out.String(); strings.Contains(s, "s3cret") || strings.Contains(s, "k3y") || !strings.Contains(s, masked) {
 		t.Errorf("printed as\n%s", s)
+	}
+}
+
+// TestMistakesTellNoSecret makes mistakes in and around secrets.
+func TestMistakesTellNoSecret(t *testing.T) {
+	for _, text := range []string{
+		"notify: {webhook: {headers: s3cret}}\n", "notify: {webhook: {headers: [s3cret]}}\n", "notify: {webhook: [s3cret]}\n",
+		"notify: {webhook: {url: [s3cret]}}\n", "notify: {pushgateway: {s3cret: x}}\n", "notify: {webhook: \"${HOOK s3cret\"}\n",
+		"notify: {webhook: \"${NONE}s3cret\"}\n",
+	} {
+		if _, err := loaded(t, job(text)); err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: got %v, want an error without the secret", text, err)
+		}
+	}
+	if c, err := loaded(t, job("notify: {webhook: \"${HOOK}\"}\n")); err != nil || c.Notify.Webhook.URL.Reveal() != "https://hook.example/k3y" {
+		t.Errorf("a word for the webhook: got %v", err)
 	}
 }
 

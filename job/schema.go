@@ -58,9 +58,11 @@ func (s schema) of(v reflect.Value, path string) map[string]any {
 	switch v.Interface().(type) {
 	case Secret:
 		return map[string]any{"type": "string"}
+	case Headers:
+		return map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "string"}}
 	case Sweep:
 		return map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "array", "minItems": 1}}
-	case Model:
+	case Model, Webhook:
 		return map[string]any{"oneOf": []any{map[string]any{"type": "string"}, s.section(v, path)}}
 	case []Source:
 		entry := map[string]any{"oneOf": []any{map[string]any{"type": "string"}, s.section(reflect.ValueOf(Source{Weight: 1}), path)}}

@@ -1,6 +1,10 @@
 package job
 
-import "log/slog"
+import (
+	"log/slog"
+	"maps"
+	"slices"
+)
 
 // masked is what a secret is shown as.
 const masked = "***"
@@ -14,6 +18,22 @@ type Secret struct {
 
 // Reveal returns the value; "" where there is none.
 func (s Secret) Reveal() string { return s.value }
+
+// Lost lists the keys of secrets that a run's record could not keep, so that nobody is told there.
+func (n *Notify) Lost() (keys []string) {
+	if n.Push.Lost() {
+		keys = append(keys, "notify.pushgateway")
+	}
+	if n.Webhook.URL.Lost() {
+		keys = append(keys, "notify.webhook.url")
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.Webhook.Headers)) {
+		if n.Webhook.Headers[name].Lost() {
+			keys = append(keys, "notify.webhook.headers."+name)
+		}
+	}
+	return keys
+}
 
 // Lost reports a secret that a run's record could not keep: *** in its config.yaml.
 func (s Secret) Lost() bool { return s.written == masked && s.value == "" }

@@ -286,7 +286,7 @@ func (x *execution) evaluated(version string) string {
 	i := e.Intervals.Get(name)
 	text := fmt.Sprintf("%d pairs: %s %.4f (%.4f … %.4f), kl %.4f", e.Pairs, name, e.Metrics.Get(name), i.Low, i.High, e.Metrics.Get("kl"))
 	if e.Against != nil {
-		text += fmt.Sprintf("; %s: %.4f", version, e.Against.Metrics.Get(name))
+		text += fmt.Sprintf("; published %s: %.4f", version, e.Against.Metrics.Get(name))
 	}
 	return text
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -50,6 +51,12 @@ func written(v reflect.Value, path string) *yaml.Node {
 		return word(x.written)
 	case Sweep:
 		return x.node()
+	case Headers:
+		n := &yaml.Node{Kind: yaml.MappingNode}
+		for _, name := range slices.Sorted(maps.Keys(x)) {
+			n.Content = append(n.Content, word(name), word(x[name].written))
+		}
+		return n
 	}
 	switch v.Kind() {
 	case reflect.Struct:
@@ -73,7 +80,7 @@ func written(v reflect.Value, path string) *yaml.Node {
 // absent reports a value that is not there. The zero of a number or a switch is a value.
 func (f field) absent() bool {
 	switch f.value.Kind() {
-	case reflect.String, reflect.Struct, reflect.Slice, reflect.Pointer:
+	case reflect.String, reflect.Struct, reflect.Slice, reflect.Map, reflect.Pointer:
 		return f.omit && f.value.IsZero()
 	}
 	return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
@@ -17,6 +18,8 @@ type app struct {
 	doing string
 	// rename writes in an error what the user named for where it is on this machine.
 	rename func(text string) string
+	// log takes errors where stderr is a log of JSON; nil elsewhere.
+	log *slog.Logger
 }
 
 // run is the whole program: it parses args (args[0] is the program's name),

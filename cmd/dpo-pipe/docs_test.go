@@ -14,10 +14,11 @@ import (
 )
 
 // documents are the pages whose commands are run. A block that begins with
-// ```console is a session: lines with "$ " are commands, those below are what they print.
+// ```console is a session: lines with "$ " are commands, those below are what they print. One
+// that begins with ```yaml and a comment "# PATH" is a file.
 var documents = []string{
-	"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/deploy.md", "docs/objectives.md",
-	"docs/performance.md", "docs/shards.md", "docs/stores.md",
+	"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/deploy.md", "docs/jobs.md",
+	"docs/objectives.md", "docs/performance.md", "docs/shards.md", "docs/stores.md",
 }
 
 // docTimeout bounds one command of a document.
@@ -37,6 +38,9 @@ func TestDocuments(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir := t.TempDir()
+			for path, content := range yamlFiles(string(text)) {
+				writeIn(t, dir, path, content)
+			}
 			for _, step := range sessions(string(text)) {
 				step.run(t, root, dir)
 			}
@@ -69,11 +73,37 @@ func sessions(text string) (steps []step) {
 	return steps
 }
 
+// yamlFiles reads the YAML blocks of a document that begin with the name of a file.
+func yamlFiles(text string) map[string]string {
+	files := map[string]string{}
+	for _, block := range strings.Split(text, "\n```yaml\n# ")[1:] {
+		path, rest, _ := strings.Cut(block, "\n")
+		files[path], _, _ = strings.Cut(rest, "```")
+	}
+	return files
+}
+
+// writeIn writes a file below a folder.
+func writeIn(t *testing.T, dir, path, content string) {
+	t.Helper()
+	path = filepath.Join(dir, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (s step) run(t *testing.T, root, dir string) {
 	t.Helper()
 	words := strings.Fields(s.command)
 	switch words[0] {
 	case "git", "cd":
+	case "head": // -n N FROM > TO
+		if err := fewPairs(filepath.Join(dir, words[3]), filepath.Join(dir, words[5]), words[2]); err != nil {
+			t.Fatalf("%s: %v", s.command, err)
+		}
 	case "make":
 		// The target must exist; running make test inside of it would not end.
 		cmd := exec.Command("make", append([]string{"-n"}, words[1:]...)...)

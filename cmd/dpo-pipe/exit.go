@@ -48,17 +48,30 @@ func (a *app) fail(ctx context.Context, err error) int {
 // promised than their hint does.
 func (a *app) interrupted(err error, advice advice) int {
 	if err = besides(err, context.Canceled); err == nil {
-		fmt.Fprintf(a.stderr, "dpo-pipe: interrupted; %s\n", advice.interrupted)
+		a.say("interrupted; " + advice.interrupted)
 		return exitInterrupted
 	}
 	_, hint := classify(err, advice)
-	fmt.Fprintln(a.stderr, "dpo-pipe: interrupted")
+	a.say("interrupted")
 	a.printError(err, hint)
 	return exitInterrupted
 }
 
+// say writes a message that is no error.
+func (a *app) say(text string) {
+	if a.log != nil {
+		a.log.Info(text)
+		return
+	}
+	fmt.Fprintf(a.stderr, "dpo-pipe: %s\n", text)
+}
+
 // printError writes every line of an error, then the hint if there is one.
 func (a *app) printError(err error, hint string) {
+	if a.log != nil {
+		a.log.Error(a.rename(err.Error()), "hint", hint)
+		return
+	}
 	for line := range strings.Lines(a.rename(err.Error())) {
 		fmt.Fprintf(a.stderr, "dpo-pipe: error: %s\n", strings.TrimRight(line, "\n"))
 	}

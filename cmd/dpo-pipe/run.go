@@ -62,6 +62,9 @@ func (a *app) runJob(c *cli.Context) error {
 	}
 	result, err := job.Run(c.Context, cfg, opt)
 	end()
+	if !is[*job.BusyError](err) { // which is no end of a run
+		a.tell(c.Context, &cfg, &result, err, slog.New(opt.Log))
+	}
 	if result.ID != "" {
 		if c.Bool("json") {
 			if err := a.printJSON(result); err != nil {
@@ -105,7 +108,8 @@ func (a *app) jobOptions(c *cli.Context) (opt job.Options, end func(), err error
 		opt.Log = slog.NewTextHandler(clearing{a.stderr, p}, nil)
 	case "json":
 		opt.Log = slog.NewJSONHandler(a.stderr, nil)
-		opt.Report = progressLog(slog.New(opt.Log))
+		a.log = slog.New(opt.Log)
+		opt.Report = progressLog(a.log)
 	default:
 		return opt, nil, &pipeline.FieldError{Field: "--log-format", Value: format, Want: "text or json"}
 	}

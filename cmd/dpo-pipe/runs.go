@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -55,9 +54,8 @@ func printRuns(w io.Writer, all []*job.Result) {
 	}
 	fmt.Fprintf(w, "%-19s %-11s %9s %8s %8s %8s %8s  %s\n", "run", "status", "pairs", "new", "dropped", "accuracy", "kl", "took")
 	for _, r := range all {
-		took := time.Duration(r.Seconds * float64(time.Second)).Round(100 * time.Millisecond)
-		fmt.Fprintf(w, "%-19s %-11s %9s %8s %8s %8s %8s  %s\n", r.ID, r.Status, thousands(r.Pairs), thousands(r.NewPairs),
-			thousands(r.DroppedPairs), figureText(r, "rewards/accuracies"), figureText(r, "kl"), took)
+		fmt.Fprintf(w, "%-19s %-11s %9s %8s %8s %8s %8s  %.1f s\n", r.ID, r.Status, thousands(r.Pairs), thousands(r.NewPairs),
+			thousands(r.DroppedPairs), figureText(r, "rewards/accuracies"), figureText(r, "kl"), r.Seconds)
 		if len(r.Changed) > 0 {
 			fmt.Fprintf(w, "  changed %s\n", strings.Join(r.Changed, ", "))
 		}
