@@ -32,8 +32,9 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 			progress(done, total)
 		}
 	}
+	v := newVerifier(ctx, read)
 	for _, f := range files {
-		if err := r.verify(ctx, f, read); err != nil {
+		if err := r.verify(v, f); err != nil {
 			return err
 		}
 	}
@@ -41,7 +42,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(done, total int64)) e
 }
 
 // verify checks one file.
-func (r *Reader) verify(ctx context.Context, p Part, read func(n int)) error {
+func (r *Reader) verify(v *verifier, p Part) error {
 	f, err := r.open(p.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("refcache: %q is missing: %w", filepath.Join(r.dir, p.Name), ErrCorrupt)
@@ -50,15 +51,25 @@ func (r *Reader) verify(ctx context.Context, p Part, read func(n int)) error {
 		return err
 	}
 	defer f.Close()
-	return verifyFile(ctx, f, p.Size, p.SHA256, read)
+	return v.file(f, p.Size, p.SHA256)
 }
 
 // verifyChunk is how much of a file is read and hashed at a time.
 const verifyChunk = 1 << 20
 
-// verifyFile checks the size and SHA-256 of a file, reading it once; read is told the
-// bytes of every chunk.
-func verifyFile(ctx context.Context, f *os.File, size int64, sum string, read func(n int)) error {
+// verifier checks files, all of them by way of one chunk of memory.
+type verifier struct {
+	ctx   context.Context
+	read  func(n int) // is told the bytes of every chunk
+	chunk []byte
+}
+
+func newVerifier(ctx context.Context, read func(n int)) *verifier {
+	return &verifier{ctx, read, make([]byte, verifyChunk)}
+}
+
+// file checks the size and SHA-256 of a file, reading it once.
+func (v *verifier) file(f *os.File, size int64, sum string) error {
 	path := f.Name()
 	info, err := f.Stat()
 	if err != nil {
@@ -68,7 +79,7 @@ func verifyFile(ctx context.Context, f *os.File, size int64, sum string, read fu
 		return fmt.Errorf("refcache: %q has %d bytes, want %d: %w", path, info.Size(), size, ErrCorrupt)
 	}
 	hash := sha256.New()
-	if _, err := io.CopyBuffer(hash, &watched{ctx, f, read}, make([]byte, verifyChunk)); err != nil {
+	if _, err := io.CopyBuffer(hash, &watched{v, f}, v.chunk); err != nil {
 		return fmt.Errorf("refcache: %q: %w", path, err)
 	}
 	if have := hex.EncodeToString(hash.Sum(nil)); have != sum {
@@ -77,20 +88,19 @@ func verifyFile(ctx context.Context, f *os.File, size int64, sum string, read fu
 	return nil
 }
 
-// watched tells of every read, and ends when ctx does.
+// watched tells of every read, and ends when the verifier's context does.
 type watched struct {
-	ctx  context.Context
-	r    io.Reader
-	read func(n int)
+	v *verifier
+	r io.Reader
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	if w.ctx.Err() != nil {
-		return 0, context.Cause(w.ctx)
+	if w.v.ctx.Err() != nil {
+		return 0, context.Cause(w.v.ctx)
 	}
 	n, err := w.r.Read(p)
 	if n > 0 {
-		w.read(n)
+		w.v.read(n)
 	}
 	return n, err
 }

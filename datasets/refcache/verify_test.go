@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -103,5 +104,20 @@ func TestVerifyAddsUpTheCounts(t *testing.T) {
 	err := open(t, dir).Verify(t.Context(), nil)
 	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "4 source rows were read, want the 3 kept and 0 dropped") {
 		t.Errorf("got %v, want ErrCorrupt with the counts", err)
+	}
+}
+
+// TestVerifyMemoryDoesNotGrowWithParts: all files are read by way of one chunk. The test does
+// not run beside others, whose memory would count.
+func TestVerifyMemoryDoesNotGrowWithParts(t *testing.T) {
+	r := open(t, writeCache(t, testRows(0, 8, 2, F16), 1, 2, F16))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := r.Verify(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 2*verifyChunk {
+		t.Errorf("8 parts take %d bytes to verify, want about one chunk of %d", got, verifyChunk)
 	}
 }

@@ -129,8 +129,9 @@ func resume(dir string, m Manifest) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{dir: dir, manifest: m, encoder: newEncoder(m.shape())}
+	check := newVerifier(context.Background(), func(int) {})
 	for _, e := range entries {
-		if !wholePart(dir, e.Part) {
+		if !check.wholePart(dir, e.Part) {
 			break
 		}
 		w.manifest.add(e)
@@ -151,13 +152,13 @@ func resume(dir string, m Manifest) (*Writer, error) {
 
 // wholePart reports whether the part's file is what the log says; any doubt means that
 // its rows are computed again.
-func wholePart(dir string, p Part) bool {
+func (v *verifier) wholePart(dir string, p Part) bool {
 	f, err := os.Open(filepath.Join(dir, p.Name))
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	return verifyFile(context.Background(), f, p.Size, p.SHA256, func(int) {}) == nil
+	return v.file(f, p.Size, p.SHA256) == nil
 }
 
 func rewriteLog(path string, entries []entry) error {

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	ortgo "github.com/yalue/onnxruntime_go"
@@ -15,6 +17,14 @@ import (
 // externalFolder tells ONNX Runtime where the external data of a model loaded
 // from bytes lies.
 const externalFolder = "session.model_external_initializers_file_folder_path"
+
+// ProfileVariable names the environment variable that holds the beginning of file names. If it is
+// set, ONNX Runtime writes for each graph, when that is closed, what its operators took:
+// PREFIX-N_TIME.json, graphs counted in the order they were opened.
+const ProfileVariable = "DPO_PIPE_ORT_PROFILE"
+
+// profiled counts the graphs that are profiled.
+var profiled atomic.Int64
 
 // errClosed is what a session says after close.
 var errClosed = errors.New("ort: session is closed")
@@ -89,6 +99,9 @@ func (r *Runtime) sessionOptions(opt Options) (*ortgo.SessionOptions, error) {
 		// from other programs. On two busy cores it doubled both wall and CPU time.
 		o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 	)
+	if prefix := os.Getenv(ProfileVariable); prefix != "" {
+		err = errors.Join(err, o.EnableProfiling(fmt.Sprintf("%s-%d", prefix, profiled.Add(1))))
+	}
 	if err == nil {
 		err = r.useProvider(o, opt)
 	}

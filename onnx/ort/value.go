@@ -127,11 +127,13 @@ func elements(shape []int64) int64 {
 	return n
 }
 
-// grow returns s with length n, reallocated only when it is too small; the
-// contents are whatever they were.
+// grow returns s with length n, reallocated only when it is too small; the contents are
+// whatever they were. A second allocation has a quarter to spare: the largest micro-batch
+// of a run comes late, after many that were the largest so far, and memory that was grown
+// out of is not free before the garbage is next collected.
 func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]T, n)
+		return make([]T, n, max(n, cap(s)+cap(s)/4))
 	}
 	return s[:n]
 }
