@@ -279,7 +279,7 @@ func (f *guardedFile) ReadAt(p []byte, off int64) (int, error) {
 
 // allocator returns what Arrow and Parquet allocate from. A small file is granted
 // small buffers, so that a corrupted length is refused before memory is cleared.
-func (opt *Options) allocator(fileSize int64) memory.Allocator {
+func (opt *Options) allocator(fileSize int64) cappedAllocator {
 	a := cappedAllocator{memory.NewGoAllocator(), min(maxAllocation, spoolFree+maxExpansion*fileSize)}
 	if opt.alloc != nil {
 		a.Allocator = opt.alloc
