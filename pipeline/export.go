@@ -11,6 +11,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 )
@@ -222,7 +223,10 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 	if err := os.Mkdir(adapter, 0o777); err != nil {
 		return "", fmt.Errorf("pipeline: write adapter: %w", err)
 	}
-	return onnxFile, models.WriteAdapter(adapter, x.head, baseName(x.state.Identity))
+	if err := models.WriteAdapter(adapter, x.head, baseName(x.state.Identity)); err != nil {
+		return "", err
+	}
+	return onnxFile, checksum.WriteSums(dir)
 }
 
 // branched reports whether the trained part goes beside the stored matrix: into

@@ -60,6 +60,15 @@ func newReport(ctx context.Context, run string) (*reportPage, error) {
 	if err := p.describe(cfg); err != nil {
 		return nil, err
 	}
+	state, err := readState(filepath.Join(run, lastName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil {
+		if err := errors.Join(sameRun(cfg, state.Config), checkMetrics(filepath.Join(run, metricsName), state)); err != nil {
+			return nil, err
+		}
+	}
 	var c curves
 	if err := eachMetrics(filepath.Join(run, metricsName), c.add); err != nil {
 		return nil, err
@@ -71,10 +80,6 @@ func newReport(ctx context.Context, run string) (*reportPage, error) {
 	}
 	p.Held, p.Alarms = newHeldOut(&c, e)
 	if p.Completions, err = readCompletions(run); err != nil {
-		return nil, err
-	}
-	state, err := readState(filepath.Join(run, lastName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	p.Data, err = describePairs(ctx, cfg.Cache, state.Identity)
