@@ -20,6 +20,7 @@ const module = "github.com/dpo-pipe/dpo-pipe"
 // that each package may import.
 var imports = map[string][]string{
 	"internal/atomicfile": {},
+	"internal/checksum":   {"internal/atomicfile"},
 	"internal/demo":       {"internal/atomicfile"},
 	"internal/lockfile":   {},
 	"internal/tfevents":   {},
@@ -27,7 +28,7 @@ var imports = map[string][]string{
 	"datasets":            {"internal/atomicfile"},
 	"datasets/tokenizer":  {},
 	"datasets/encode":     {"datasets", "datasets/tokenizer"},
-	"datasets/refcache":   {"datasets", "internal/atomicfile", "internal/lockfile"},
+	"datasets/refcache":   {"datasets", "internal/atomicfile", "internal/checksum", "internal/lockfile"},
 	"onnx":                {"internal/atomicfile"},
 	"onnx/onnxtest":       {"onnx"},
 	"onnx/ort":            {"onnx", "models"},
@@ -36,7 +37,7 @@ var imports = map[string][]string{
 	"store":               {"internal/atomicfile", "internal/lockfile"},
 	"pipeline": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
-		"internal/atomicfile", "internal/lockfile", "internal/tfevents",
+		"internal/atomicfile", "internal/checksum", "internal/lockfile", "internal/tfevents",
 	},
 	"notify":  {},
 	"publish": {"internal/atomicfile", "internal/lockfile"},
@@ -45,7 +46,8 @@ var imports = map[string][]string{
 	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",
-		"models", "pipeline", "job", "notify", "publish", "store", "internal/atomicfile", "internal/demo", "internal/lockfile",
+		"models", "pipeline", "job", "notify", "publish", "store", "internal/atomicfile", "internal/checksum", "internal/demo",
+		"internal/lockfile",
 	},
 }
 

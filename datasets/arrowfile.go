@@ -49,12 +49,12 @@ func openArrowFile(in ipc.ReadAtSeeker, x index, alloc memory.Allocator) (s *arr
 }
 
 // openArrowStream reads the schema at the head of an IPC stream.
-func openArrowStream(in io.Reader, x index, alloc memory.Allocator) (s *arrowFile, err error) {
+func openArrowStream(in io.Reader, x index, alloc cappedAllocator) (s *arrowFile, err error) {
 	defer contain(&err)
 	if in, err = checkArrowStream(in); err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
-	reader, err := ipc.NewReader(in, ipc.WithAllocator(alloc))
+	reader, err := ipc.NewReader(&frameReader{in: in, limit: alloc.limit}, ipc.WithAllocator(alloc))
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", unexpected(err))
 	}

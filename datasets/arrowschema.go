@@ -24,6 +24,7 @@ const (
 	slotFooterSchema      = 6
 	slotMessageHeaderType = 6
 	slotMessageHeader     = 8
+	slotMessageBody       = 10
 	slotSchemaFields      = 6
 	slotSchemaMetadata    = 8
 	slotFieldChildren     = 14

@@ -120,3 +120,32 @@ func TestCutShort(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamFrames makes messages of an Arrow stream say that they are of gigabytes; the
+// second one is that of the first batch.
+func TestStreamFrames(t *testing.T) {
+	data, err := os.ReadFile(writeRows(t, "rows.arrows", `{"prompt":"Q","chosen":"A","rejected":"B"}`, `{"prompt":"Q","chosen":"A","rejected":"C"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := 8 + int(binary.LittleEndian.Uint32(data[4:]))
+	meta := data[second+8:]
+	message := root(meta)
+	body := second + 8 + int(message.Pos) + int(message.Offset(slotMessageBody))
+	for name, c := range map[string]struct {
+		at   int
+		word uint32
+		says string
+	}{
+		"metadata":        {second + 4, 0x7ffffff0, "its metadata has 2147483632 bytes"},
+		"negative":        {second + 4, 0x80000000, "its metadata has 2147483648 bytes"},
+		"body":            {body + 4, 1, "it has 42949"},
+		"a negative body": {body + 4, 0x80000000, "it has -9223"},
+	} {
+		bad := bytes.Clone(data)
+		binary.LittleEndian.PutUint32(bad[c.at:], c.word)
+		if _, _, err := read(t.Context(), DefaultOptions(), writeFile(t, "rows.arrows", bad)); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: error is %v, want %q", name, err, c.says)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	"github.com/klauspost/compress/gzip"
@@ -254,12 +255,16 @@ func (in *input) close() error {
 type guardedFile struct {
 	*os.File
 	ctx context.Context // of the current call of Next; reads happen inside it only
+	// reads goes up by one where a read begins, and where it ends.
+	reads atomic.Int64
 }
 
 func (f *guardedFile) Read(p []byte) (int, error) {
 	if f.ctx.Err() != nil {
 		return 0, context.Cause(f.ctx)
 	}
+	f.reads.Add(1)
+	defer f.reads.Add(1)
 	return f.File.Read(p)
 }
 
@@ -267,12 +272,14 @@ func (f *guardedFile) ReadAt(p []byte, off int64) (int, error) {
 	if f.ctx.Err() != nil {
 		return 0, context.Cause(f.ctx)
 	}
+	f.reads.Add(1)
+	defer f.reads.Add(1)
 	return f.File.ReadAt(p, off)
 }
 
 // allocator returns what Arrow and Parquet allocate from. A small file is granted
 // small buffers, so that a corrupted length is refused before memory is cleared.
-func (opt *Options) allocator(fileSize int64) memory.Allocator {
+func (opt *Options) allocator(fileSize int64) cappedAllocator {
 	a := cappedAllocator{memory.NewGoAllocator(), min(maxAllocation, spoolFree+maxExpansion*fileSize)}
 	if opt.alloc != nil {
 		a.Allocator = opt.alloc

@@ -19,9 +19,11 @@ const parquetBuffer = 64 << 10
 // of each in memory, and puts the rows together from the columns' levels. The
 // library's own assembly of rows (pqarrow) is not used: it reads nested columns
 // in goroutines of its own, where a panic over corrupted data can't be caught,
-// and a whole batch of rows at a time.
+// and a whole batch of rows at a time. Its calls are watched: they may neither panic nor hang.
 type parquetFile struct {
 	file    *file.Reader
+	watch   watch
+	alloc   memory.Allocator
 	columns [numColumns]*parquetNode // nil for absent
 	foreign int                      // as row.foreign
 
@@ -31,17 +33,17 @@ type parquetFile struct {
 }
 
 // openParquet reads the footer and finds the columns.
-func openParquet(in parquet.ReaderAtSeeker, x index, alloc memory.Allocator) (s *parquetFile, err error) {
-	defer contain(&err)
-	props := parquet.NewReaderProperties(alloc)
-	props.BufferedStreamEnabled = true
-	props.BufferSize = parquetBuffer
-	reader, err := file.NewParquetReader(in, file.WithReadProps(props))
-	if err != nil {
-		return nil, err
-	}
-	s = &parquetFile{file: reader}
-	return s, s.find(x)
+func openParquet(in *guardedFile, x index, alloc memory.Allocator) (*parquetFile, error) {
+	s := &parquetFile{watch: watch{&in.reads, patience}, alloc: alloc}
+	return s, s.watch.call(func() (err error) {
+		props := parquet.NewReaderProperties(alloc)
+		props.BufferedStreamEnabled = true
+		props.BufferSize = parquetBuffer
+		if s.file, err = file.NewParquetReader(in, file.WithReadProps(props)); err != nil {
+			return err
+		}
+		return s.find(x)
+	})
 }
 
 // find builds the tree of every column in x.
@@ -132,15 +134,21 @@ func (s *parquetFile) openGroup() error {
 				return fmt.Errorf("column %q: row group %d: codec %s is not supported, want none, snappy, gzip, brotli or zstd",
 					node.name, s.group, codecName(chunk.Compression()))
 			}
-			reader, err := group.Column(leaf)
+			pages, err := group.GetColumnPageReader(leaf)
 			if err != nil {
 				return fmt.Errorf("column %q: row group %d: %w", node.name, s.group, err)
 			}
-			s.cursors[role] = append(s.cursors[role], newParquetValue(reader))
+			s.cursors[role] = append(s.cursors[role], s.cursor(pages, leaf))
 		}
 	}
 	s.group++
 	return nil
+}
+
+// cursor reads a leaf column of the group from its pages.
+func (s *parquetFile) cursor(pages file.PageReader, leaf int) *parquetValue {
+	column := s.file.MetaData().Schema.Column(leaf)
+	return newParquetValue(file.NewColumnReader(column, &checkedPages{PageReader: pages, column: column}, s.alloc, nil), s.watch)
 }
 
 // endGroup checks that the columns hold no more than their rows.

@@ -15,6 +15,7 @@ const parquetBatch = 64
 // one per entry, and its values, one per entry at the highest definition level.
 type parquetValue struct {
 	reader   file.ColumnChunkReader
+	watch    watch
 	maxDef   int16
 	def, rep []int16
 	n, at    int // entries decoded, next of them
@@ -24,9 +25,9 @@ type parquetValue struct {
 	take     func(i int) value
 }
 
-func newParquetValue(reader file.ColumnChunkReader) *parquetValue {
+func newParquetValue(reader file.ColumnChunkReader, w watch) *parquetValue {
 	c := &parquetValue{
-		reader: reader, maxDef: reader.Descriptor().MaxDefinitionLevel(),
+		reader: reader, watch: w, maxDef: reader.Descriptor().MaxDefinitionLevel(),
 		def: make([]int16, parquetBatch), rep: make([]int16, parquetBatch),
 	}
 	for i := range c.def {
@@ -68,10 +69,13 @@ func (c *parquetValue) peek() (bool, error) {
 	if c.at < c.n {
 		return true, nil
 	}
-	total, err := c.fill()
-	if err == nil {
-		err = c.reader.Err()
-	}
+	var total int64
+	err := c.watch.call(func() (err error) {
+		if total, err = c.fill(); err == nil {
+			err = c.reader.Err()
+		}
+		return err
+	})
 	if err != nil && err != io.EOF {
 		return false, err
 	}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
@@ -27,6 +29,8 @@ type trainerState struct {
 	Step   int64 `json:"step"`
 	// MetricsBytes is the length of metrics.jsonl at this step.
 	MetricsBytes int64 `json:"metrics_bytes"`
+	// MetricsSHA256 is that of so much of it.
+	MetricsSHA256 string `json:"metrics_sha256,omitempty"`
 	// Best are the best of the evaluated checkpoints. Stale counts evaluations since
 	// the first of them; Stopped says that they became too many.
 	Best    ranking `json:"best,omitempty"`
@@ -58,7 +62,7 @@ func (t *trainer) save() error {
 	if err := t.metrics.sync(); err != nil {
 		return err
 	}
-	t.state.Format, t.state.MetricsBytes = stateFormat, t.metrics.size
+	t.state.Format, t.state.MetricsBytes, t.state.MetricsSHA256 = stateFormat, t.metrics.size, t.metrics.sum()
 	t.state.Identity, t.state.Config = t.stream.cache.Manifest().Identity, t.cfg
 	t.state.After = t.after
 	path := filepath.Join(t.cfg.Out, checkpointPath(t.state.Step))
@@ -90,6 +94,10 @@ func (t *trainer) write(path string) error {
 	if err := models.WriteOptimizer(dir.Path, t.optimizer); err != nil {
 		return err
 	}
+	// The state has its own seal: its bytes move with the clock, those of the others don't.
+	if err := checksum.WriteSums(dir.Path); err != nil {
+		return err
+	}
 	err = atomicfile.WriteFile(filepath.Join(dir.Path, stateName), func(w io.Writer) error { return writeJSON(w, t.state) })
 	if err != nil {
 		return err
@@ -118,6 +126,12 @@ func (t *trainer) load() error {
 	}
 	if err := t.stream.cache.Manifest().Check(state.Identity); err != nil {
 		return fmt.Errorf("pipeline: resume %s: %w", path, err)
+	}
+	if err := sameRun(state.Config, t.cfg); err != nil {
+		return fmt.Errorf("pipeline: resume %s: %w", path, err)
+	}
+	if err := checkMetrics(filepath.Join(t.cfg.Out, metricsName), state); err != nil {
+		return err
 	}
 	head, _, err := models.ReadAdapter(path)
 	if err != nil {
@@ -165,9 +179,12 @@ func checkpointSteps(run string) ([]int64, error) {
 	return steps, nil
 }
 
-// readState reads trainer_state.json of a checkpoint. The error wraps
-// fs.ErrNotExist for an adapter that training elsewhere wrote.
+// readState reads trainer_state.json of a checkpoint, all of whose files must be what was
+// written. The error wraps fs.ErrNotExist for an adapter that training elsewhere wrote.
 func readState(checkpoint string) (trainerState, error) {
+	if err := checksum.VerifySums(checkpoint); err != nil {
+		return trainerState{}, err
+	}
 	path := filepath.Join(checkpoint, stateName)
 	var s trainerState
 	if err := decodeJSON(path, &s); err != nil {
@@ -200,11 +217,17 @@ func (t *trainer) prune() error {
 	return nil
 }
 
+// writeJSON writes v, sealed.
 func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(checksum.Seal(text.Bytes()))
+	return err
 }
 
 // CheckpointCache returns what the settings that a checkpoint was trained with name as its

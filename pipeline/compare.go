@@ -136,6 +136,9 @@ func openGenerator(cfg CompareConfig, path, file string, rt Runtime) (*generator
 	if err != nil {
 		return nil, err
 	}
+	if err := dir.verify(); err != nil {
+		return nil, err
+	}
 	opt := encode.DefaultOptions()
 	opt.ChatTemplate = cfg.ChatTemplate
 	enc, err := encode.Open(dir.Root, opt)

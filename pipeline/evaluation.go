@@ -13,6 +13,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/loss"
 )
 
@@ -95,11 +96,14 @@ func readJSON[T any](path string) (*T, error) {
 }
 
 // decodeJSON reads a file into v, which keeps what the file does not mention. Fields that v
-// does not have are errors; the error wraps fs.ErrNotExist where there is no file.
+// does not have are errors, and so is a file that is sealed and changed; the error wraps fs.ErrNotExist where there is no file.
 func decodeJSON(path string, v any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("pipeline: %w", err)
+	}
+	if data, err = checksum.Open(data); err != nil {
+		return fmt.Errorf("pipeline: %s: %w", path, err)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()

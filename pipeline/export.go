@@ -11,6 +11,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 )
@@ -226,11 +227,13 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 	if err := models.WriteAdapter(adapter, x.head, baseName(x.state.Identity)); err != nil {
 		return "", err
 	}
-	if x.state.Step == 0 {
-		return onnxFile, nil
+	if x.state.Step > 0 {
+		// With it the adapter is a checkpoint that a later one can be compared with.
+		if err := copyFile(filepath.Join(adapter, stateName), filepath.Join(x.cfg.Checkpoint, stateName)); err != nil {
+			return "", err
+		}
 	}
-	// With it the adapter is a checkpoint that a later one can be compared with.
-	return onnxFile, copyFile(filepath.Join(adapter, stateName), filepath.Join(x.cfg.Checkpoint, stateName))
+	return onnxFile, checksum.WriteSums(dir)
 }
 
 // branched reports whether the trained part goes beside the stored matrix: into

@@ -2,13 +2,19 @@ package pipeline
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"strconv"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 )
 
 // A Value is a named figure; the names are TRL's, so that curves overlay.
@@ -118,6 +124,7 @@ func orNaN(x *float64) float64 {
 type metricsLog struct {
 	f      *os.File
 	size   int64
+	hash   hash.Hash // of so much
 	events *eventLog
 }
 
@@ -133,8 +140,9 @@ func openMetrics(path string, size int64) (*metricsLog, error) {
 		size = min(size, info.Size())
 		err = f.Truncate(size)
 	}
+	sum := sha256.New()
 	if err == nil {
-		_, err = f.Seek(size, io.SeekStart)
+		_, err = io.Copy(sum, f) // and so to its end
 	}
 	if err != nil {
 		f.Close()
@@ -145,7 +153,7 @@ func openMetrics(path string, size int64) (*metricsLog, error) {
 		f.Close()
 		return nil, err
 	}
-	return &metricsLog{f: f, size: size, events: events}, nil
+	return &metricsLog{f: f, size: size, hash: sum, events: events}, nil
 }
 
 func (m *metricsLog) append(v Values) error {
@@ -153,12 +161,43 @@ func (m *metricsLog) append(v Values) error {
 	if err != nil {
 		return fmt.Errorf("pipeline: write metrics: %w", err)
 	}
-	n, err := m.f.Write(append(line, '\n'))
+	line = append(line, '\n')
+	n, err := m.f.Write(line)
 	m.size += int64(n)
+	m.hash.Write(line[:n])
 	if err != nil {
 		return fmt.Errorf("pipeline: write metrics: %w", err)
 	}
 	return m.events.append(v)
+}
+
+// sum is the SHA-256 of all lines.
+func (m *metricsLog) sum() string { return hex.EncodeToString(m.hash.Sum(nil)) }
+
+// checkMetrics refuses a metrics.jsonl in which lines changed that a checkpoint knows. One that
+// lost lines is all right.
+func checkMetrics(path string, state trainerState) error {
+	if state.MetricsSHA256 == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pipeline: read metrics: %w", err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, io.LimitReader(f, state.MetricsBytes))
+	if err != nil {
+		return fmt.Errorf("pipeline: read metrics: %w", err)
+	}
+	if have := hex.EncodeToString(sum.Sum(nil)); n == state.MetricsBytes && have != state.MetricsSHA256 {
+		return fmt.Errorf("pipeline: %s: SHA-256 of the first %d bytes is %s, want %s: %w (a run goes on without the file, too)",
+			path, state.MetricsBytes, have, state.MetricsSHA256, checksum.ErrChanged)
+	}
+	return nil
 }
 
 // sync makes the lines durable before a checkpoint refers to them.

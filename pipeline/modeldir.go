@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 )
 
 // ModelDir is a published model: an ONNX file and, beside or above it, tokenizer
@@ -85,6 +87,15 @@ func onlyFile(root string) (ModelDir, error) {
 	}
 	return ModelDir{}, &ModelError{root, fmt.Sprintf("holds %d .onnx files (%s) and none is model.onnx: choose one with --model-file",
 		len(found), strings.Join(baseNames(found), ", "))}
+}
+
+// verify checks a policy that export wrote against the list of its files; of other models
+// nothing is known.
+func (m ModelDir) verify() error {
+	if !exists(filepath.Join(m.Root, AdapterName)) {
+		return nil
+	}
+	return checksum.VerifySums(m.Root)
 }
 
 // TextFiles lists the files that a model's tokenizer and configuration consist

@@ -41,6 +41,9 @@ func openSplit(path, file string) (*splitModel, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := dir.verify(); err != nil {
+		return nil, err
+	}
 	m, err := onnx.Load(dir.ONNX)
 	if err != nil {
 		return nil, err

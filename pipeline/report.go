@@ -65,6 +65,15 @@ func newReport(ctx context.Context, run string, folders map[string][]string) (*r
 	if err := p.describe(cfg); err != nil {
 		return nil, err
 	}
+	state, err := readState(filepath.Join(run, lastName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil {
+		if err := errors.Join(sameRun(cfg, state.Config), checkMetrics(filepath.Join(run, metricsName), state)); err != nil {
+			return nil, err
+		}
+	}
 	var c curves
 	if err := eachMetrics(filepath.Join(run, metricsName), c.add); err != nil {
 		return nil, err
@@ -76,10 +85,6 @@ func newReport(ctx context.Context, run string, folders map[string][]string) (*r
 	}
 	p.Held, p.Alarms = newHeldOut(&c, e)
 	if p.Completions, err = readCompletions(run); err != nil {
-		return nil, err
-	}
-	state, err := readState(filepath.Join(run, lastName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	p.Data, err = describePairs(ctx, cfg.here(cfg.Cache), state.Identity)

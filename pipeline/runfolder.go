@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -102,7 +101,7 @@ func createRun(cfg TrainConfig) error {
 }
 
 // LoadRunConfig reads the resolved settings of a run folder. Keys that this
-// version does not know are errors. The error wraps fs.ErrNotExist where the
+// version does not know, or that are there twice, are errors. The error wraps fs.ErrNotExist where the
 // folder holds no run.
 func LoadRunConfig(run string) (TrainConfig, error) {
 	path := filepath.Join(run, configName)
@@ -111,9 +110,7 @@ func LoadRunConfig(run string) (TrainConfig, error) {
 		return TrainConfig{}, fmt.Errorf("pipeline: read run settings: %w", err)
 	}
 	cfg := DefaultTrainConfig()
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&cfg); err != nil {
+	if err := decodeYAML(data, &cfg); err != nil {
 		return TrainConfig{}, fmt.Errorf("pipeline: %s: %w", path, err)
 	}
 	cfg.Out, cfg.Resume = run, true

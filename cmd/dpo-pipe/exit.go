@@ -12,6 +12,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/job"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
@@ -153,6 +154,8 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitFailed, "another process brought the cache to other data; begin again with the one that is there now"
 	case errors.Is(err, refcache.ErrCorrupt):
 		return exitFailed, "remove the cache and run precompute-ref again"
+	case errors.Is(err, checksum.ErrChanged):
+		return exitFailed, "take the file from a copy, or write it again by the command that made it"
 	}
 	return exitFailed, ""
 }

@@ -1,6 +1,7 @@
 package refcache
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 )
 
 // Names and numbers of format 1; they never change.
@@ -246,6 +248,9 @@ func notCache(dir string) error {
 
 // parseManifest reads the text of the manifest at path.
 func parseManifest(path string, data []byte) (m Manifest, err error) {
+	if data, err = checksum.Open(data); err != nil {
+		return Manifest{}, fmt.Errorf("refcache: %q: %w: %w", path, ErrCorrupt, err)
+	}
 	if err := json.Unmarshal(data, &m); err != nil {
 		return Manifest{}, fmt.Errorf("refcache: %q: %w: %w", path, ErrCorrupt, err)
 	}
@@ -258,12 +263,17 @@ func parseManifest(path string, data []byte) (m Manifest, err error) {
 	return m, nil
 }
 
-// write replaces the manifest of dir.
+// write replaces the manifest of dir. It is sealed: what it says of the head moves numbers.
 func (m *Manifest) write(dir string) error {
 	return atomicfile.WriteFile(filepath.Join(dir, manifestName), func(w io.Writer) error {
-		enc := json.NewEncoder(w)
+		var text bytes.Buffer
+		enc := json.NewEncoder(&text)
 		enc.SetIndent("", " ")
 		enc.SetEscapeHTML(false)
-		return enc.Encode(m)
+		if err := enc.Encode(m); err != nil {
+			return err
+		}
+		_, err := w.Write(checksum.Seal(text.Bytes()))
+		return err
 	})
 }

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 )
 
 func TestDamagedCacheFailsVerify(t *testing.T) {
@@ -99,9 +102,12 @@ func last(calls []int64) int64 {
 func TestVerifyAddsUpTheCounts(t *testing.T) {
 	t.Parallel()
 	dir := writeCache(t, testRows(0, 3, 2, F16), 2, 2, F16)
-	text := files(t, dir)[manifestName]
-	write(t, dir, manifestName, strings.Replace(text, `"read": 3`, `"read": 4`, 1))
-	err := open(t, dir).Verify(t.Context(), nil)
+	text, err := checksum.Open([]byte(files(t, dir)[manifestName]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, manifestName, strings.Replace(string(text), `"read": 3`, `"read": 4`, 1))
+	err = open(t, dir).Verify(t.Context(), nil)
 	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "4 source rows were read, want the 3 kept and 0 dropped") {
 		t.Errorf("got %v, want ErrCorrupt with the counts", err)
 	}
@@ -119,5 +125,20 @@ func TestVerifyMemoryDoesNotGrowWithParts(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; got > 2*verifyChunk {
 		t.Errorf("8 parts take %d bytes to verify, want about one chunk of %d", got, verifyChunk)
+	}
+}
+
+// TestSealedManifest changes what a manifest says of the head, which moves every logit.
+func TestSealedManifest(t *testing.T) {
+	t.Parallel()
+	dir := writeCache(t, testRows(0, 3, 2, F16), 2, 2, F16)
+	text := files(t, dir)[manifestName]
+	changed := regexp.MustCompile(`"scale": [0-9.]+`).ReplaceAllString(text, `"scale": 7.5`)
+	if changed == text {
+		t.Fatalf("no scale in %s", text)
+	}
+	write(t, dir, manifestName, changed)
+	if _, err := Open(dir); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), manifestName) {
+		t.Errorf("got %v, want ErrCorrupt with the manifest's name", err)
 	}
 }
