@@ -379,7 +379,7 @@ func (h *Headers) read(d *decoder, n *yaml.Node, path string) {
 			continue
 		}
 		var value Secret
-		value.read(d, n.Content[i+1], join(path, key.Value))
+		d.value(n.Content[i+1], reflect.ValueOf(&value).Elem(), join(path, key.Value))
 		(*h)[key.Value] = value
 	}
 }

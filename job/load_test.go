@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
@@ -237,6 +239,56 @@ func TestMistakesTellNoSecret(t *testing.T) {
 	if c, err := loaded(t, job("notify: {webhook: \"${HOOK}\"}\n")); err != nil || c.Notify.Webhook.URL.Reveal() != "https://hook.example/k3y" {
 		t.Errorf("a word for the webhook: got %v", err)
 	}
+}
+
+// TestAnyTextIsWrittenDown writes texts full of what begins a variable, which come back as they were.
+func TestAnyTextIsWrittenDown(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := Default()
+		c.Model.Path, c.Data = "/m", []Source{{Path: "/d", Weight: 1}}
+		c.Reading.Columns.Prompt = rapid.StringMatching(`[${}:\-A#'" \n]*`).Draw(t, "text")
+		c.Train.LR = rapid.Float64Range(1e-300, 1e300).Draw(t, "lr")
+		var written bytes.Buffer
+		if err := c.Write(&written); err != nil {
+			t.Fatal(err)
+		}
+		d := &decoder{getenv: environment, at: map[string]position{}}
+		again := Default()
+		d.decode(written.Bytes(), &again)
+		if err := errors.Join(d.errs...); err != nil {
+			t.Fatalf("%v in\n%s", err, &written)
+		}
+		if again.Reading.Columns.Prompt != c.Reading.Columns.Prompt || again.Train.LR != c.Train.LR {
+			t.Fatalf("got %q and %v, want %q and %v", again.Reading.Columns.Prompt, again.Train.LR, c.Reading.Columns.Prompt, c.Train.LR)
+		}
+	})
+}
+
+// FuzzLoad wants an error with its place, never a crash, for whatever a job file holds.
+func FuzzLoad(f *testing.F) {
+	for _, text := range []string{
+		everything, job(""), job("x: &x [*x]\n"), job("train: &t {sweep: {beta: &b [0.1, 0.2], lr: *b}}\n"), "model: &m {path: *m}\n", job("data: &d [*d]\n"),
+		job("notify: {webhook: {headers: {A: &a x, B: *a}}}\n"), job("? [a]\n: b\n"), job("train: !!binary aGk=\n"), "--- !x {}\n", "\xff\xfe",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c := Default()
+		d := &decoder{file: "job.yaml", getenv: environment, at: map[string]position{}}
+		d.decode([]byte(text), &c)
+		for _, err := range d.errs {
+			if _, ok := errors.AsType[*KeyError](err); !ok {
+				t.Errorf("%T is no *KeyError", err)
+			}
+		}
+		if len(d.errs) > 0 {
+			return
+		}
+		c.at = d.at
+		if err := errors.Join(c.validate(), c.Write(io.Discard)); err != nil {
+			_ = err.Error()
+		}
+	})
 }
 
 // TestKeysAreOfTheStages wants a key for every setting of the stages' configs, or the section

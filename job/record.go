@@ -83,6 +83,8 @@ type Stage struct {
 type Result struct {
 	Format int    `json:"format"`
 	ID     string `json:"id"`
+	// Number counts the job's runs from 1: clocks may go back.
+	Number int `json:"number"`
 	// Job is the job file, Status how it ended, Reason why where that is no success.
 	Job    string `json:"job"`
 	Status Status `json:"status"`
@@ -160,8 +162,8 @@ func (r *Result) stage(s Stage) {
 	r.Stages[i] = s
 }
 
-// createRun makes the folder of a new run, named by the time.
-func createRun(runs string, now time.Time) (*Result, error) {
+// createRun makes the folder of a new run, named by the time: the number-th of the job.
+func createRun(runs string, number int, now time.Time) (*Result, error) {
 	base := now.UTC().Format("20060102T150405Z")
 	for n := 1; ; n++ {
 		id := base
@@ -177,7 +179,7 @@ func createRun(runs string, now time.Time) (*Result, error) {
 			return nil, fmt.Errorf("job: run folder: %w", err)
 		}
 		return &Result{
-			Format: recordFormat, ID: id, Status: Running, Started: now.UTC().Truncate(time.Second), folder: folder, Changed: []string{},
+			Format: recordFormat, ID: id, Number: number, Status: Running, Started: now.UTC().Truncate(time.Second), folder: folder, Changed: []string{},
 			identities: identities{Stages: map[string]made{}},
 		}, nil
 	}
@@ -211,7 +213,7 @@ func readRuns(runs string) ([]*Result, error) {
 		}
 		all = append(all, r)
 	}
-	slices.SortStableFunc(all, func(a, b *Result) int { return a.Started.Compare(b.Started) })
+	slices.SortStableFunc(all, func(a, b *Result) int { return a.Number - b.Number })
 	return all, nil
 }
 

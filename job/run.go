@@ -189,7 +189,11 @@ func (x *execution) begin() error {
 		if err := x.supersede(); err != nil {
 			return err
 		}
-		if x.run, err = createRun(x.cfg.Runs.Path, x.start); err != nil {
+		number := 1
+		if n := len(x.earlier); n > 0 {
+			number += x.earlier[n-1].Number
+		}
+		if x.run, err = createRun(x.cfg.Runs.Path, number, x.start); err != nil {
 			return err
 		}
 		x.run.Before = x.cached()

@@ -1,0 +1,211 @@
+package job
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// record is a run in a history of made-up ones.
+func record(t *testing.T, runs string, at int, set func(*Result)) *Result {
+	t.Helper()
+	r, err := createRun(runs, at, time.Unix(1_000_000-int64(at/100), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set(r)
+	if err := r.save(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestFind looks for outcomes of earlier runs: the newest with the same inputs that is whole
+// and still there.
+func TestFind(t *testing.T) {
+	runs := t.TempDir()
+	trained := func(inputs string, done, kept bool) func(*Result) {
+		return func(r *Result) {
+			r.identities.Stages[StageTrain] = made{Inputs: inputs, Output: filepath.Join(r.ID, trainName), Done: done}
+			if kept {
+				if err := os.Mkdir(r.path(trainName), 0o777); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	record(t, runs, 1, trained("a", true, true))
+	second := record(t, runs, 2, trained("a", true, true))
+	record(t, runs, 3, trained("a", true, false)) // removed since
+	record(t, runs, 4, trained("a", false, true)) // interrupted
+	record(t, runs, 5, trained("b", true, true))
+	earlier, err := readRuns(runs)
+	if err != nil || len(earlier) != 5 {
+		t.Fatalf("read %d records and %v, want 5", len(earlier), err)
+	}
+	x := &execution{cfg: &Config{Runs: Runs{Path: runs}}, earlier: earlier}
+	if r, m := x.find(StageTrain, "a"); r == nil || r.ID != second.ID || m.run() != second.ID {
+		t.Errorf("found %+v, want run %s", m, second.ID)
+	}
+	if r, _ := x.find(StageTrain, "c"); r != nil {
+		t.Errorf("found run %s for inputs that none had", r.ID)
+	}
+	if r, _ := x.find(StageExport, "a"); r != nil {
+		t.Errorf("found run %s for another stage", r.ID)
+	}
+}
+
+// TestUnfinished says which run the next start goes on with.
+func TestUnfinished(t *testing.T) {
+	for _, tc := range []struct {
+		status Status
+		same   bool
+		want   bool
+	}{
+		{Running, true, true},
+		{Interrupted, true, true},
+		{TimeUp, true, true},
+		{Failed, true, true},
+		{Interrupted, false, false},
+		{Published, true, false},
+		{Done, true, false},
+		{Unchanged, true, false},
+		{Refused, true, false},
+	} {
+		runs := t.TempDir()
+		c := Default()
+		c.Runs.Path = runs
+		x := &execution{cfg: &c}
+		inputs, err := x.inputs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !tc.same {
+			inputs = "other"
+		}
+		r := record(t, runs, 1, func(r *Result) { r.Status, r.identities.Inputs = tc.status, inputs })
+		if x.earlier, err = readRuns(runs); err != nil {
+			t.Fatal(err)
+		}
+		last, _, err := x.unfinished()
+		if err != nil || (last != nil) != tc.want || last != nil && last.ID != r.ID {
+			t.Errorf("%s, same inputs %v: gone on with is %v (%v), want %v", tc.status, tc.same, last != nil, err, tc.want)
+		}
+	}
+}
+
+// TestInputs wants another identity for what moves a result, and the same for what does not.
+func TestInputs(t *testing.T) {
+	base := Default()
+	of := func(set func(*Config)) string {
+		c := base
+		set(&c)
+		id, err := (&execution{cfg: &c}).inputs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	want := of(func(*Config) {})
+	for name, set := range map[string]func(*Config){
+		"log_every": func(c *Config) { c.Train.LogEvery = 7 }, "save_every": func(c *Config) { c.Train.SaveEvery = 7 },
+		"keep": func(c *Config) { c.Train.Keep = 7 }, "who is told": func(c *Config) { c.Notify.Textfile = "x.prom" },
+		"runs": func(c *Config) { c.Runs.Keep = 3 },
+	} {
+		if of(set) != want {
+			t.Errorf("%s makes another run", name)
+		}
+	}
+	seen := map[string]string{want: "nothing"}
+	for name, set := range map[string]func(*Config){
+		"beta": func(c *Config) { c.Train.Beta = 7 }, "a sweep": func(c *Config) { c.Train.Sweep = Sweep{{Key: "beta", Values: []string{"1"}}} },
+		"engine": func(c *Config) { c.Train.Engine = "gonum" }, "a gate": func(c *Config) { c.Gates.MaxKL = new(float64) },
+		"comparison": func(c *Config) { c.Gates.Published = Off }, "export": func(c *Config) { c.Export.VerifyPairs = 7 },
+		"place": func(c *Config) { c.Publish.To = "x" }, "breakdown": func(c *Config) { c.Evaluation.Breakdown = true },
+	} {
+		id := of(set)
+		if seen[id] != "" {
+			t.Errorf("%s is the same run as %s", name, seen[id])
+		}
+		seen[id] = name
+	}
+}
+
+// TestNewPairsAddUp counts from the last published run on.
+func TestNewPairsAddUp(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		earlier []Result
+		want    bool // of 100, with 40 in this run
+	}{
+		{"first run", nil, false},
+		{"refused before", []Result{{Status: Refused, NewPairs: 60}}, true},
+		{"unchanged between", []Result{{Status: Refused, NewPairs: 59}, {Status: Unchanged}}, false},
+		{"failed and interrupted", []Result{{Status: Failed, NewPairs: 30}, {Status: Interrupted, NewPairs: 30}}, true},
+		{"published before", []Result{{Status: Refused, NewPairs: 60}, {Status: Published, NewPairs: 60}}, false},
+	} {
+		runs := t.TempDir()
+		c := Default()
+		c.Gates.MinNewPairs = 100
+		x := &execution{cfg: &c, log: logger()}
+		for i := range tc.earlier {
+			x.earlier = append(x.earlier, &tc.earlier[i])
+		}
+		x.run = record(t, runs, 1, func(r *Result) { r.NewPairs = 40 })
+		err := x.enoughPairs()
+		if (err == nil) != tc.want || err != nil && !is[*GateError](err) {
+			t.Errorf("%s: got %v, want met %v", tc.name, err, tc.want)
+		}
+	}
+}
+
+// TestChangedKeys compares a config with the record of an earlier one.
+func TestChangedKeys(t *testing.T) {
+	c, err := loaded(t, everything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), configName)
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	same, err := changedKeys(path, &c)
+	if err != nil || len(same) != 0 {
+		t.Errorf("of itself changed %v and %v, want none", same, err)
+	}
+	c.Train.Epochs, c.Gates.MinAccuracy, c.Data[1].Weight, c.Publish.Keep = 9, nil, 2, 4
+	changed, err := changedKeys(path, &c)
+	if want := []string{"data", "gates.min_accuracy", "publish.keep", "train.epochs"}; err != nil || !slices.Equal(changed, want) {
+		t.Errorf("changed %v and %v, want %v", changed, err, want)
+	}
+	if none, err := changedKeys(path+"-", &c); err != nil || none == nil || len(none) != 0 {
+		t.Errorf("without an earlier record: got %v and %v, want an empty list", none, err)
+	}
+}
+
+// TestRunNames wants runs of one second told apart, and the order of runs kept whatever the
+// clock does.
+func TestRunNames(t *testing.T) {
+	runs := t.TempDir()
+	var want []string
+	for number := 1; number < 300; number += 20 { // the clock goes back with each hundred
+		want = append(want, record(t, runs, number, func(*Result) {}).ID)
+	}
+	all, err := readRuns(runs)
+	var got []string
+	for _, r := range all {
+		got = append(got, r.ID)
+	}
+	if err != nil || !slices.Equal(got, want) || len(slices.Compact(slices.Sorted(slices.Values(got)))) != len(want) {
+		t.Errorf("got %v and %v, want %v", got, err, want)
+	}
+}
