@@ -59,7 +59,7 @@ func (a *app) interrupted(err error, advice advice) int {
 
 // printError writes every line of an error, then the hint if there is one.
 func (a *app) printError(err error, hint string) {
-	for line := range strings.Lines(a.rename(err.Error())) {
+	for line := range strings.Lines(a.at.name(err.Error())) {
 		fmt.Fprintf(a.stderr, "dpo-pipe: error: %s\n", strings.TrimRight(line, "\n"))
 	}
 	if hint != "" {
