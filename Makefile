@@ -1,5 +1,5 @@
 # `make help` lists the targets.
-.PHONY: help demo setup build test examples race nocgo slurm lint bench clean node
+.PHONY: help demo setup build test examples race nocgo slurm lint bench clean node versitygw
 
 BIN := build/dpo-pipe
 
@@ -41,6 +41,9 @@ node: ## packages of outside readers (Arrow, ONNX Runtime, transformers.js) that
 	@mkdir -p build/node
 	@cp cmd/dpo-pipe/testdata/node/package.json build/node/
 	@npm install --silent --no-package-lock --ignore-scripts --prefix build/node
+
+versitygw: ## an S3 server in build/, on which some tests run
+	@go build -C tools/versitygw -o ../../build/versitygw github.com/versity/versitygw/cmd/versitygw
 
 clean: ## remove what was built
 	rm -rf build

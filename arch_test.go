@@ -35,12 +35,13 @@ var imports = map[string][]string{
 	"models":              {"loss", "internal/atomicfile"},
 	"models/enginetest":   {"models", "loss"},
 	"store":               {"internal/atomicfile", "internal/lockfile"},
+	"store/storetest":     {},
 	"pipeline": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
 		"internal/atomicfile", "internal/checksum", "internal/lockfile", "internal/tfevents",
 	},
 	"notify":  {},
-	"publish": {"internal/atomicfile", "internal/lockfile"},
+	"publish": {"store", "internal/atomicfile", "internal/lockfile"},
 	"job": {
 		"datasets", "datasets/encode", "datasets/refcache", "models", "pipeline", "internal/atomicfile", "internal/lockfile",
 	},
@@ -79,7 +80,7 @@ var fences = map[string][]string{
 	"pgregory.net/rapid":                {},
 	"github.com/google/go-cmp":          {},
 	"go.uber.org/goleak":                {},
-	"testing":                           {"models/enginetest", "onnx/onnxtest"},
+	"testing":                           {"models/enginetest", "onnx/onnxtest", "store/storetest"},
 }
 
 // tools are main packages that make fixtures; the map of the product leaves them out.

@@ -1,5 +1,6 @@
 // Package publish puts finished policies where others read them: versioned folders below
-// one place, and a link, current, to the one that is in use.
+// one place, and a link, current, to the one that is in use. The place is a folder or, by
+// URL, in an object store, where current is an object whose text is the link's target.
 //
 //	PLACE/current -> versions/2026-11-27
 //	PLACE/versions/2026-11-27/   the policy's files and version.json
@@ -20,6 +21,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 // A Place is where versions of one policy are published. Its methods may be called by several
@@ -54,10 +57,15 @@ type storage interface {
 	where(version string) string
 }
 
-// Open gives the place at path, a folder that [Place.Publish] makes where it is missing.
+// Open gives the place at path, a folder that [Place.Publish] makes where it is missing, or
+// the URL of one in a store.
 func Open(path string) (*Place, error) {
+	path, local := store.Local(path)
+	if !local {
+		return &Place{path: store.Redact(path), store: bucket{path}}, nil
+	}
 	if path == "" || strings.Contains(path, "://") {
-		return nil, &PlaceError{Place: path, Problem: "is no folder"}
+		return nil, &PlaceError{Place: path, Problem: "is no folder and no URL of a store"}
 	}
 	return &Place{path: path, store: folder{path}}, nil
 }
@@ -119,8 +127,8 @@ func (p *Place) again(ctx context.Context, s state, have Version, from string) e
 	return p.store.point(ctx, have.Name)
 }
 
-// Current names the version in use and the folder with its files, which stays the same when
-// current moves on; ok is false where nothing was published yet.
+// Current names the version in use and the folder or URL with its files, which stays the same
+// when current moves on; ok is false where nothing was published yet.
 func (p *Place) Current() (version, folder string, ok bool, err error) {
 	version, err = p.store.current(context.Background())
 	if err != nil || version == "" {

@@ -28,8 +28,15 @@ import (
 //
 // A process that works in objects/ID or trees/ID holds the lock there.
 
-// DefaultCache is the cache in the user's cache folder.
+// CacheVariable names the folder of the local cache in the environment.
+const CacheVariable = "DPO_PIPE_STORE_CACHE"
+
+// DefaultCache is the cache that the environment names or, else, the one in the user's
+// cache folder.
 func DefaultCache() (string, error) {
+	if dir := os.Getenv(CacheVariable); dir != "" {
+		return filepath.Abs(dir)
+	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("store: no cache folder: %w", err)

@@ -19,14 +19,23 @@ const linkSize = 1 << 10
 // linkObject is the text of a link that leads to target, a path relative to it.
 func linkObject(target string) string { return linkText + filepath.ToSlash(target) + "\n" }
 
+// Link is what an object holds that leads to target, a place relative to the folder it is
+// in: a URL of the object is then one of the place.
+func Link(target string) []byte { return []byte(linkObject(target)) }
+
+// LinkTarget returns where the object leads that holds text; false where it is no link.
+func LinkTarget(text []byte) (target string, ok bool) {
+	target, ok = strings.CutPrefix(string(text), linkText)
+	return strings.TrimSuffix(target, "\n"), ok
+}
+
 // parseLink returns where the link name, in the folder at which everything begins, leads;
 // "" where the text is no link's.
 func parseLink(name, text string) (string, error) {
-	target, isLink := strings.CutPrefix(text, linkText)
+	target, isLink := LinkTarget([]byte(text))
 	if !isLink {
 		return "", nil
 	}
-	target = strings.TrimSuffix(target, "\n")
 	if path.IsAbs(target) || !filepath.IsLocal(filepath.FromSlash(path.Join(path.Dir(name), target))) {
 		return "", fmt.Errorf("%s is a link to %q, want one that stays in the folder", name, target)
 	}

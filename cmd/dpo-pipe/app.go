@@ -16,8 +16,8 @@ type app struct {
 	rt             openRuntime
 	// doing is the command that runs.
 	doing string
-	// rename writes in an error what the user named for where it is on this machine.
-	rename func(text string) string
+	// at is where URLs of the command are on this machine, nil where it took no paths.
+	at *places
 	// log takes errors where stderr is a log of JSON; nil elsewhere.
 	log *slog.Logger
 }
@@ -25,7 +25,7 @@ type app struct {
 // run is the whole program: it parses args (args[0] is the program's name),
 // runs the command and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr, rt: newRuntime, rename: func(text string) string { return text }}
+	a := &app{stdout: stdout, stderr: stderr, rt: newRuntime}
 	commands := a.cli()
 	args, err := arrange(commands, args)
 	if err == nil {

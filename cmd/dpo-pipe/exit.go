@@ -70,10 +70,10 @@ func (a *app) say(text string) {
 // printError writes every line of an error, then the hint if there is one.
 func (a *app) printError(err error, hint string) {
 	if a.log != nil {
-		a.log.Error(a.rename(err.Error()), "hint", hint)
+		a.log.Error(a.at.name(err.Error()), "hint", hint)
 		return
 	}
-	for line := range strings.Lines(a.rename(err.Error())) {
+	for line := range strings.Lines(a.at.name(err.Error())) {
 		fmt.Fprintf(a.stderr, "dpo-pipe: error: %s\n", strings.TrimRight(line, "\n"))
 	}
 	if hint != "" {

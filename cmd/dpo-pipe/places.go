@@ -20,14 +20,14 @@ const storeFlag = "store-cache"
 
 func storeCacheFlag() cli.Flag {
 	return &cli.StringFlag{
-		Name: storeFlag, Usage: "`FOLDER` that keeps what is at URLs (s3://, gs://, file://)", EnvVars: []string{"DPO_PIPE_STORE_CACHE"},
+		Name: storeFlag, Usage: "`FOLDER` that keeps what is at URLs (s3://, gs://, file://)", EnvVars: []string{store.CacheVariable},
 		DefaultText: "dpo-pipe/store in the user's cache folder",
 	}
 }
 
 // takesPlaces reports whether a command has paths that may be URLs.
 func takesPlaces(c *cli.Command) bool {
-	return slices.Contains([]string{"precompute-ref", "train", "eval", "export", "compare", "inspect"}, c.Name)
+	return slices.Contains([]string{"precompute-ref", "train", "eval", "export", "compare", "inspect", "run"}, c.Name)
 }
 
 // places are the URLs of one command and where on this machine they are. Inputs are
@@ -44,6 +44,9 @@ type places struct {
 }
 
 func (a *app) places(c *cli.Context) *places {
+	if a.at != nil {
+		return a.at
+	}
 	p := &places{app: a, cache: c.String(storeFlag), shown: map[string]string{}}
 	if p.cache == "" {
 		p.cache, p.err = store.DefaultCache()
@@ -51,12 +54,15 @@ func (a *app) places(c *cli.Context) *places {
 		p.cache, p.err = filepath.Abs(p.cache)
 	}
 	a.stdout = renaming{a.stdout, p}
-	a.rename = p.name
+	a.at = p
 	return p
 }
 
 // name writes URLs for the folders they are kept in.
 func (p *places) name(text string) string {
+	if p == nil {
+		return text
+	}
 	for path, url := range p.shown {
 		text = strings.ReplaceAll(text, path, url)
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 	"github.com/dpo-pipe/dpo-pipe/store"
+	"github.com/dpo-pipe/dpo-pipe/store/storetest"
 )
 
 // storeServer starts an S3 server with the bucket b in this process, for this test and the
@@ -123,7 +124,18 @@ var runTimes = []string{"config.yaml", "summary.json", "report.html", "trainer_s
 
 // TestStores does a whole job on URLs, and the same on paths; the results are the same.
 func TestStores(t *testing.T) {
-	storeServer(t, nil)
+	t.Run("server in process", func(t *testing.T) {
+		storeServer(t, nil)
+		jobOnURLs(t)
+	})
+	t.Run("versitygw", func(t *testing.T) {
+		storetest.Start(t, []string{"b"})
+		t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
+		jobOnURLs(t)
+	})
+}
+
+func jobOnURLs(t *testing.T) {
 	dir := t.TempDir()
 	if err := demo.WriteTo(dir); err != nil {
 		t.Fatal(err)
@@ -277,5 +289,69 @@ func TestWhatIsFetchedOfAModel(t *testing.T) {
 		if diff := cmp.Diff(tc.want, modelFiles(tc.file)(names)); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", tc.file, diff)
 		}
+	}
+}
+
+// TestJobOnURLs runs a job whose model, data and place are in a store, twice with pairs
+// added, and goes back.
+func TestJobOnURLs(t *testing.T) {
+	storeServer(t, nil)
+	dir, data := t.TempDir(), t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	push := func(folder, url string) {
+		t.Helper()
+		if err := store.Push(context.Background(), folder, url, store.PushOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pairs := func(n string) {
+		t.Helper()
+		if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(data, "pairs.jsonl"), n); err != nil {
+			t.Fatal(err)
+		}
+		push(data, "s3://b/data")
+	}
+	push(filepath.Join(dir, demo.ModelDir), "s3://b/model")
+	pairs("80")
+	const text = `
+model: s3://b/model
+data: s3://b/data/*.jsonl
+cache: {part_pairs: 16}
+train: {beta: 0.5, epochs: 2, eval_frac: 0.2}
+publish: {to: 's3://b/policies'}
+`
+	if err := os.WriteFile(filepath.Join(dir, "job.yaml"), []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if out := must(t, dir, "run", "job.yaml"); !strings.Contains(out, ": published") {
+		t.Fatalf("the first run:\n%s", out)
+	}
+	first := must(t, dir, "inspect", "s3://b/policies/current")
+	if !strings.Contains(first, ": model\n") {
+		t.Errorf("the published policy:\n%s", first)
+	}
+	if out := must(t, dir, "run", "job.yaml"); !strings.Contains(out, ": unchanged") {
+		t.Errorf("the same again:\n%s", out)
+	}
+	pairs("100")
+	out := must(t, dir, "run", "job.yaml")
+	for _, want := range []string{": published", "80 reused, 20 computed", "the published policy", "is current, before it"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("with 20 pairs more, %q is not said:\n%s", want, out)
+		}
+	}
+	if out := must(t, dir, "rollback", "s3://b/policies"); !strings.HasPrefix(out, "rolled back s3://b/policies from ") {
+		t.Errorf("rollback:\n%s", out)
+	}
+	if again := must(t, dir, "inspect", "s3://b/policies/current"); again != first {
+		t.Errorf("behind the rollback:\n%s\nwant what was published first:\n%s", again, first)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "far.yaml"), []byte(text+"runs: {path: 's3://b/runs'}\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := runs(t, dir, "run", "far.yaml"); code != exitUsage || !strings.Contains(out, "runs.path") {
+		t.Errorf("runs in a store: exit %d\n%s", code, out)
 	}
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/job"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
-	"github.com/dpo-pipe/dpo-pipe/publish"
 )
 
 const runExample = `Does all that a job file says: reference pass, training, evaluation, gates, export,
@@ -52,6 +51,9 @@ func (a *app) runJob(c *cli.Context) error {
 	defer end()
 	cfg, err := job.Load(path, os.LookupEnv)
 	if err != nil {
+		return err
+	}
+	if err := a.places(c).job(c.Context, &cfg); err != nil {
 		return err
 	}
 	if err := cfg.CheckData(); err != nil {
@@ -101,7 +103,7 @@ func (a *app) jobOptions(c *cli.Context) (opt job.Options, end func(), err error
 		OpenEngine: func(r job.Runtime) pipeline.OpenEngine {
 			return a.engines(runtimeOptions{r.Library, r.Provider, r.Threads})
 		},
-		OpenPlace: func(path string) (job.Place, error) { return publish.Open(path) },
+		OpenPlace: func(path string) (job.Place, error) { return a.places(c).openPlace(c.Context, path) },
 	}
 	switch format := c.String("log-format"); format {
 	case "text":

@@ -93,7 +93,7 @@ func TestKilledJobsResume(t *testing.T) {
 					t.Fatalf("%s: day %d ended by itself: %v", dir, day, err)
 				}
 			}
-			sameFiles(t, policyFiles(t, dir), want[day])
+			sameContents(t, policyFiles(t, dir), want[day])
 		}
 		resumed += checkRecords(t, dir)
 	}
@@ -113,7 +113,7 @@ func policyFiles(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-func sameFiles(t *testing.T, got, want map[string]string) {
+func sameContents(t *testing.T, got, want map[string]string) {
 	t.Helper()
 	if len(got) != len(want) || len(want) < 5 {
 		t.Errorf("got %d files, want %d", len(got), len(want))
@@ -197,7 +197,7 @@ func TestAJobEndsInOrder(t *testing.T) {
 	if err != nil || r.Attempts != 2 || r.Status != job.Published {
 		t.Fatalf("gone on with: %v: %s", err, out)
 	}
-	sameFiles(t, policyFiles(t, dir), policyFiles(t, whole))
+	sameContents(t, policyFiles(t, dir), policyFiles(t, whole))
 }
 
 // awaitGlob waits until a pattern has a match.

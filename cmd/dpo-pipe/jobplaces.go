@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dpo-pipe/dpo-pipe/job"
+	"github.com/dpo-pipe/dpo-pipe/pipeline"
+	"github.com/dpo-pipe/dpo-pipe/publish"
+	"github.com/dpo-pipe/dpo-pipe/store"
+)
+
+// job brings the model and the data that a job names by URL to this machine: what did not
+// change is there, and is what it was to the job too, which goes by content. A pattern is
+// one source of a job, and stands for a folder with what it matches.
+func (p *places) job(ctx context.Context, cfg *job.Config) error {
+	for _, here := range []struct{ key, path string }{
+		{"cache.out", cfg.Cache.Out}, {"runs.path", cfg.Runs.Path}, {"notify.textfile", cfg.Notify.Textfile},
+	} {
+		if store.IsURL(here.path) {
+			return &pipeline.FieldError{Field: here.key, Value: store.Redact(here.path), Want: "a path of this machine (model, data and publish.to may be URLs)"}
+		}
+	}
+	if err := p.model(ctx, &cfg.Model.Path, cfg.Model.File); err != nil {
+		return err
+	}
+	for _, sources := range [][]job.Source{cfg.Data, cfg.Evaluation.Pairs} {
+		for i := range sources {
+			if err := p.source(ctx, &sources[i].Path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// source replaces the URL of a file, folder or pattern by one path.
+func (p *places) source(ctx context.Context, place *string) error {
+	paths, err := p.fetch(ctx, *place, store.FetchOptions{})
+	if err != nil {
+		return err
+	}
+	if !store.IsURL(*place) || len(paths) == 1 {
+		*place = paths[0]
+		return nil
+	}
+	folder := filepath.Dir(paths[0])
+	for slices.ContainsFunc(paths, func(file string) bool { return !strings.HasPrefix(file, folder+string(filepath.Separator)) }) {
+		folder = filepath.Dir(folder)
+	}
+	*place = folder
+	return nil
+}
+
+// openPlace opens where a job publishes.
+func (p *places) openPlace(ctx context.Context, where string) (job.Place, error) {
+	place, err := publish.Open(where)
+	if _, local := store.Local(where); err != nil || local {
+		return place, err
+	}
+	return storePlace{place, p, ctx}, nil
+}
+
+// storePlace is a place in a store, for a job that compares with the current version.
+type storePlace struct {
+	*publish.Place
+	places *places
+	ctx    context.Context
+}
+
+// Current implements job.Place: the folder is of this machine, and holds what a comparison
+// needs, the adapter.
+func (s storePlace) Current() (version, folder string, ok bool, err error) {
+	version, folder, ok, err = s.Place.Current()
+	if err != nil || !ok {
+		return version, folder, ok, err
+	}
+	paths, err := s.places.fetch(s.ctx, folder, store.FetchOptions{Keep: func(names []string) []string {
+		return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+			return !strings.HasPrefix(name, pipeline.AdapterName+"/") && name != "version.json"
+		})
+	}})
+	if err != nil {
+		return "", "", false, err
+	}
+	return version, paths[0], true, nil
+}
