@@ -1,6 +1,7 @@
 package refcache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,15 +95,15 @@ func mend(dir string, have, m Manifest, head *Head) error {
 	if err := have.same(m); err != nil {
 		return err
 	}
-	whole := true
-	if m.Shard.hasHead() && !wholePart(dir, m.headFile()) {
+	whole, check := true, newVerifier(context.Background(), func(int) {})
+	if m.Shard.hasHead() && !check.wholePart(dir, m.headFile()) {
 		whole = false
 		if err := head.write(dir); err != nil {
 			return err
 		}
 	}
 	for _, p := range have.Parts {
-		whole = whole && wholePart(dir, p)
+		whole = whole && check.wholePart(dir, p)
 	}
 	if whole {
 		return have.complete(dir, m)
