@@ -1,5 +1,5 @@
 # `make help` lists the targets.
-.PHONY: help demo setup build test examples race nocgo slurm lint bench clean node versitygw
+.PHONY: help demo setup build test examples race nocgo slurm lint bench scale clean node versitygw
 
 BIN := build/dpo-pipe
 
@@ -36,6 +36,9 @@ lint: ## formatting, vet, staticcheck
 
 bench: setup ## benchmarks as one table of ratios; SHAPE=smollm2-135m or v128k makes them large
 	@scripts/bench.sh $(SHAPE)
+
+scale: build ## cost against size: processor time and peak memory; SIZES="1000 10000" are the pairs
+	@scripts/scale.sh $(SIZES)
 
 node: ## packages of outside readers (Arrow, ONNX Runtime, transformers.js) that some tests compare with
 	@mkdir -p build/node

@@ -5,8 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 shape=${1:-tiny}
 enough=5s # of rounds, whose median counts
+skip='^Benchmark(Engine|Scale)' # one is run by itself, the other by scale.sh
 case $shape in
-tiny) enough=0.5s whole=./... ;;
+tiny) enough=0.5s whole=./... skip='^BenchmarkEngine$' ;;
 smollm2-135m) whole=./cmd/dpo-pipe ;;
 v128k) whole= ;;
 *)
@@ -22,7 +23,7 @@ run() { go test -run '^$' -timeout 60m "$@" | tee -a "$out" >&2; }
 : >"$out"
 run -bench '^BenchmarkEngine$' -benchtime $enough ./onnx/ort
 if [ -n "$whole" ]; then
-	run -bench . -skip '^BenchmarkEngine$' -benchtime 1x "$whole"
+	run -bench . -skip "$skip" -benchtime 1x "$whole"
 fi
 echo
 awk -f scripts/ratios.awk "$out"

@@ -3,12 +3,9 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
+	"runtime"
 	"testing"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/demo"
@@ -29,50 +26,43 @@ func TestMemoryDoesNotGrowWithTheData(t *testing.T) {
 	if err := demo.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	once := filepath.Join(dir, "once.jsonl")
-	if err := fewPairs(filepath.Join(dir, demo.DataFile), once, "128"); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(once)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := bytes.SplitAfter(bytes.TrimSpace(data), []byte("\n"))
-	// pairs writes the first rows of the repeated data, with ids.
-	pairs := func(name string, to int) {
-		var all bytes.Buffer
-		for i := range to {
-			fmt.Fprintf(&all, "{\"nr\": \"%d\", %s\n", i, bytes.TrimSpace(rows[i%len(rows)])[1:])
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), all.Bytes(), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
+	const once = 128
 	peaks := map[string][]int64{}
 	for _, times := range []int{1, 10, 100} {
-		name := fmt.Sprintf("pairs-%d.jsonl", times)
-		pairs(name, times*len(rows))
+		data := fmt.Sprintf("pairs-%d.jsonl", times)
+		pairs := func(n int) {
+			if err := repeatPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, data), once, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		measure := func(stage string, args ...string) {
+			peaks[stage] = append(peaks[stage], costOf(t, dir, args...).Peak)
+		}
 		cache := fmt.Sprint("cache-", times)
-		precompute := []string{"precompute-ref", "--model", "model", "--data", name, "--out", cache, "--column-id", "nr", "--part-pairs", "32", "--batch-tokens", "1024"}
-		peaks["precompute-ref"] = append(peaks["precompute-ref"], peakMemory(t, dir, precompute...))
-		pairs(name, times*len(rows)+len(rows)/2)
-		peaks["update"] = append(peaks["update"], peakMemory(t, dir, precompute...))
-		peaks["train"] = append(peaks["train"], peakMemory(t, dir, "train", "--cache", cache, "--out", fmt.Sprint("run-", times), "--batch-pairs", "4"))
+		precompute := []string{"precompute-ref", "--model", "model", "--data", data, "--out", cache, "--column-id", "nr", "--part-pairs", "32", "--batch-tokens", "1024"}
+		pairs(times * once)
+		measure("precompute-ref", precompute...)
+		pairs(times*once + once/2)
+		measure("update", precompute...)
+		measure("train", "train", "--cache", cache, "--out", fmt.Sprint("run-", times), "--batch-pairs", "4")
 	}
 	for stage, p := range peaks {
-		t.Logf("%s: %d, %d, %d kB for 128, 1,280 and 12,800 pairs", stage, p[0], p[1], p[2])
+		t.Logf("%s: %d, %d, %d kB for 128, 1,280 and 12,800 pairs", stage, p[0]>>10, p[1]>>10, p[2]>>10)
 		if float64(p[2]) > memorySlack*float64(p[0]) {
-			t.Errorf("%s takes %d kB for 128 pairs and %d kB for 12,800, want at most %.0f %% more", stage, p[0], p[2], 100*(memorySlack-1))
+			t.Errorf("%s takes %d kB for 128 pairs and %d kB for 12,800, want at most %.0f %% more", stage, p[0]>>10, p[2]>>10, 100*(memorySlack-1))
 		}
 	}
 }
 
-// peakMemory runs the program and returns its largest resident set in kB.
-func peakMemory(t *testing.T, dir string, args ...string) int64 {
-	t.Helper()
-	cmd := command(context.Background(), t, dir, args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+// TestMeasuringAddsNothing: what a small command costs does not depend on what the test has
+// in memory.
+func TestMeasuringAddsNothing(t *testing.T) {
+	ballast := make([]byte, 1<<28)
+	for i := 0; i < len(ballast); i += 1 << 12 {
+		ballast[i] = 1
 	}
-	return cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
+	if c := costOf(t, t.TempDir(), "objectives"); c.Peak > int64(len(ballast))/2 || c.Peak == 0 || c.CPU == 0 {
+		t.Errorf("objectives takes %d kB and %g s, with %d kB in the test", c.Peak>>10, c.CPU, len(ballast)>>10)
+	}
+	runtime.KeepAlive(ballast)
 }

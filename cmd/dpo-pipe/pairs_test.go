@@ -34,3 +34,21 @@ func flipLabels(path string) error {
 	swap := strings.NewReplacer(`"chosen"`, `"rejected"`, `"rejected"`, `"chosen"`)
 	return os.WriteFile(path, []byte(swap.Replace(string(data))), 0o666)
 }
+
+// repeatPairs writes n pairs: the first lines of a JSONL file again and again, told apart by the
+// column nr.
+func repeatPairs(from, to string, lines, n int) error {
+	if err := fewPairs(from, to, strconv.Itoa(lines)); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(to)
+	if err != nil {
+		return err
+	}
+	rows := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	var all bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&all, "{\"nr\": \"%d\", %s\n", i, rows[i%len(rows)][1:])
+	}
+	return os.WriteFile(to, all.Bytes(), 0o666)
+}

@@ -17,9 +17,12 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/onnx/ort"
 )
 
-// TestMain lets the test binary be the program: under the name dpo-pipe it runs main.
+// programs are what the test binary can be, by the name it is run under.
+var programs = map[string]func(){"dpo-pipe": main}
+
+// TestMain lets the test binary be the program.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"dpo-pipe": main})
+	testscript.Main(m, programs)
 }
 
 // library finds ONNX Runtime for tests that run the command; without it they are

@@ -288,7 +288,7 @@ func (set *shardSet) verify(ctx context.Context, progress func(done, total int64
 			if set.state[i] != nil {
 				break
 			}
-			set.state[i] = verifyPart(v, m.Shard.Dir(set.cache), p)
+			set.state[i] = v.part(m.Shard.Dir(set.cache), p)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -305,7 +305,7 @@ func (m *Manifest) files() []Part {
 	return m.Parts
 }
 
-func verifyPart(v *verifier, dir string, p Part) error {
+func (v *verifier) part(dir string, p Part) error {
 	path := filepath.Join(dir, p.Name)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -95,8 +95,7 @@ func mend(dir string, have, m Manifest, head *Head) error {
 	if err := have.same(m); err != nil {
 		return err
 	}
-	check := newVerifier(context.Background(), func(int) {})
-	whole := true
+	whole, check := true, newVerifier(context.Background(), func(int) {})
 	if m.Shard.hasHead() && !check.wholePart(dir, m.headFile()) {
 		whole = false
 		if err := head.write(dir); err != nil {
