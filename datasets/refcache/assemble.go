@@ -282,12 +282,13 @@ func (set *shardSet) verify(ctx context.Context, progress func(done, total int64
 			progress(done, total)
 		}
 	}
+	v := newVerifier(ctx, read)
 	for i, m := range set.shards {
 		for _, p := range m.files() {
 			if set.state[i] != nil {
 				break
 			}
-			set.state[i] = verifyPart(ctx, m.Shard.Dir(set.cache), p, read)
+			set.state[i] = v.part(m.Shard.Dir(set.cache), p)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -302,19 +303,6 @@ func (m *Manifest) files() []Part {
 		return append([]Part{m.headFile()}, m.Parts...)
 	}
 	return m.Parts
-}
-
-func verifyPart(ctx context.Context, dir string, p Part, read func(n int)) error {
-	path := filepath.Join(dir, p.Name)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("refcache: %q is missing: %w", path, ErrCorrupt)
-	}
-	if err != nil {
-		return fmt.Errorf("refcache: %w", err)
-	}
-	defer f.Close()
-	return verifyFile(ctx, f, p.Size, p.SHA256, read)
 }
 
 // merge is the manifest of the cache. That source rows add up says that no part is

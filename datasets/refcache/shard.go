@@ -1,6 +1,7 @@
 package refcache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,15 +95,16 @@ func mend(dir string, have, m Manifest, head *Head) error {
 	if err := have.same(m); err != nil {
 		return err
 	}
+	check := newVerifier(context.Background(), func(int) {})
 	whole := true
-	if m.Shard.hasHead() && !wholePart(dir, m.headFile()) {
+	if m.Shard.hasHead() && check.part(dir, m.headFile()) != nil {
 		whole = false
 		if err := head.write(dir); err != nil {
 			return err
 		}
 	}
 	for _, p := range have.Parts {
-		whole = whole && wholePart(dir, p)
+		whole = whole && check.part(dir, p) == nil
 	}
 	if whole {
 		return have.complete(dir, m)

@@ -171,7 +171,7 @@ func TestKilledAssembly(t *testing.T) {
 func verifyShard(dir string, s Shard) error {
 	m, err := readManifest(s.Dir(dir))
 	for _, p := range m.files() {
-		err = errors.Join(err, verifyPart(context.Background(), s.Dir(dir), p, func(int) {}))
+		err = errors.Join(err, newVerifier(context.Background(), func(int) {}).part(s.Dir(dir), p))
 	}
 	return err
 }
