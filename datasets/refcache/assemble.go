@@ -305,19 +305,6 @@ func (m *Manifest) files() []Part {
 	return m.Parts
 }
 
-func (v *verifier) part(dir string, p Part) error {
-	path := filepath.Join(dir, p.Name)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("refcache: %q is missing: %w", path, ErrCorrupt)
-	}
-	if err != nil {
-		return fmt.Errorf("refcache: %w", err)
-	}
-	defer f.Close()
-	return v.file(f, p.Size, p.SHA256)
-}
-
 // merge is the manifest of the cache. That source rows add up says that no part is
 // missing and none is there twice, whatever the shards believe.
 func (set *shardSet) merge() (Manifest, error) {

@@ -95,15 +95,16 @@ func mend(dir string, have, m Manifest, head *Head) error {
 	if err := have.same(m); err != nil {
 		return err
 	}
-	whole, check := true, newVerifier(context.Background(), func(int) {})
-	if m.Shard.hasHead() && !check.wholePart(dir, m.headFile()) {
+	check := newVerifier(context.Background(), func(int) {})
+	whole := true
+	if m.Shard.hasHead() && check.part(dir, m.headFile()) != nil {
 		whole = false
 		if err := head.write(dir); err != nil {
 			return err
 		}
 	}
 	for _, p := range have.Parts {
-		whole = whole && check.wholePart(dir, p)
+		whole = whole && check.part(dir, p) == nil
 	}
 	if whole {
 		return have.complete(dir, m)

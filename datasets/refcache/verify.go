@@ -68,6 +68,20 @@ func newVerifier(ctx context.Context, read func(n int)) *verifier {
 	return &verifier{ctx, read, make([]byte, verifyChunk)}
 }
 
+// part checks the file of a part in a folder.
+func (v *verifier) part(dir string, p Part) error {
+	path := filepath.Join(dir, p.Name)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("refcache: %q is missing: %w", path, ErrCorrupt)
+	}
+	if err != nil {
+		return fmt.Errorf("refcache: %w", err)
+	}
+	defer f.Close()
+	return v.file(f, p.Size, p.SHA256)
+}
+
 // file checks the size and SHA-256 of a file, reading it once.
 func (v *verifier) file(f *os.File, size int64, sum string) error {
 	path := f.Name()
