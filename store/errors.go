@@ -92,6 +92,7 @@ func KindOf(err error) Kind {
 // deniedCodes are the names that stores give to refusals beside 401 and 403.
 var deniedCodes = []string{
 	"AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired",
+	"XAdminUserNotFound", // of versitygw, for an unknown key
 }
 
 // status is the HTTP status of the answer behind err, 0 where there is none.

@@ -60,7 +60,7 @@ func (s *Server) serve(t *testing.T, flags ...string) {
 	exe := program(t)
 	address := freeAddress(t)
 	// Metadata goes to files beside the objects: not every file system has attributes for it.
-	sidecar := s.Folder + ".metadata"
+	sidecar := filepath.Join(filepath.Dir(s.Folder), "metadata-"+filepath.Base(s.Folder))
 	if err := os.MkdirAll(sidecar, 0o777); err != nil {
 		t.Fatal(err)
 	}
