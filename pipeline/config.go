@@ -90,7 +90,8 @@ func (c PrecomputeConfig) Validate() error {
 	k.that(c.Model != "", "--model", "", "a model folder or .onnx file")
 	k.that(len(c.Data) > 0, "--data", "", "files, globs or folders of preference pairs")
 	k.that(c.Out != "", "--out", "", "the folder to write the cache to")
-	k.that(c.Features == refcache.F16 || c.Features == refcache.F32, "--features", c.Features, "f16 or f32")
+	_, err := refcache.ParseDType(string(c.Features))
+	k.that(err == nil, "--features", c.Features, refcache.DTypeNames)
 	k.that(c.Encode.MaxLength >= 2, "--max-length", c.Encode.MaxLength, "2 or more tokens")
 	k.that(c.Encode.Truncation == encode.KeepStart || c.Encode.Truncation == encode.KeepEnd,
 		"--truncation", c.Encode.Truncation, "keep_start or keep_end")

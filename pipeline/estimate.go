@@ -194,6 +194,10 @@ func (e *estimator) time(ctx context.Context, pairs []encode.Pair) (w Work, err 
 		var batch []sequence
 		var states [][]float32
 		for _, i := range ended {
+			u := seqs[i].uses[0]
+			if err := e.pass.round(features[i], pairs[u.pair].ID, u.chosen); err != nil {
+				return err
+			}
 			batch, states = append(batch, seqs[i]), append(states, features[i])
 		}
 		_, err := ref.logps(ctx, batch, states)

@@ -135,6 +135,8 @@ type fakeRuntime struct {
 	// tokens counts those that were run.
 	tokens int
 	stop   func(call int) error
+	// scale, unless 0, multiplies every hidden state.
+	scale float32
 	// wrong is added to every log-prob of a whole model.
 	wrong float64
 	// says is what whole models generate.
@@ -201,7 +203,7 @@ func (b fakeBackbone) Run(ctx context.Context, batch []*models.Run) error {
 		if r.From < len(r.IDs) {
 			for _, h := range b.decoder.Hidden(ids)[past+r.From:] {
 				for _, x := range h {
-					r.Hidden = append(r.Hidden, float32(x))
+					r.Hidden = append(r.Hidden, b.scaled(x))
 				}
 			}
 		}
@@ -213,6 +215,13 @@ func (b fakeBackbone) Run(ctx context.Context, batch []*models.Run) error {
 		b.mu.Unlock()
 	}
 	return ctx.Err()
+}
+
+func (f *fakeRuntime) scaled(x float64) float32 {
+	if f.scale == 0 {
+		return float32(x)
+	}
+	return f.scale * float32(x)
 }
 
 func cacheOf(ids []int32) *models.Cache {

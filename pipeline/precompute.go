@@ -267,11 +267,8 @@ func (p *precompute) ended(ctx context.Context, seqs []sequence, ended []int, fe
 	var states [][]float32
 	for _, i := range ended {
 		s := seqs[i]
-		if at := refcache.Round(features[i], p.cfg.Features); at >= 0 {
-			return &refcache.FeatureError{
-				ID: rows[s.uses[0].pair].ID, Side: sideName(s.uses[0].chosen), Token: at / p.ref.vocabulary.D,
-				Value: features[i][at], DType: p.cfg.Features,
-			}
+		if err := p.round(features[i], rows[s.uses[0].pair].ID, s.uses[0].chosen); err != nil {
+			return err
 		}
 		batch, states = append(batch, s), append(states, features[i])
 	}
@@ -290,6 +287,18 @@ func (p *precompute) ended(ctx context.Context, seqs []sequence, ended []int, fe
 		}
 	}
 	return nil
+}
+
+// round rounds the features of a completion to what the cache stores. The error is a
+// *refcache.FeatureError where that can't hold them.
+func (p *precompute) round(features []float32, id datasets.ID, chosen bool) error {
+	at := refcache.Round(features, p.cfg.Features)
+	if at < 0 {
+		return nil
+	}
+	return &refcache.FeatureError{
+		ID: id, Side: sideName(chosen), Token: at / p.ref.vocabulary.D, Value: features[at], DType: p.cfg.Features,
+	}
 }
 
 func (p *precompute) progress() {

@@ -86,7 +86,7 @@ func buffers(c int) (bufs, nodes int) {
 
 // types returns the name of each column's type as [describeField] gives it.
 func (s shape) types() [numColumns]string {
-	values := map[DType]string{F16: "float16", F32: "float32"}[s.dtype]
+	values := map[DType]string{F16: "float16", BF16: "uint16", F32: "float32"}[s.dtype]
 	features := fmt.Sprintf("list<%s[%d]>", values, s.d)
 	return [numColumns]string{
 		fmt.Sprintf("binary[%d]", idBytes), "list<int32>", "list<int32>", "list<int32>", "list<float32>", "list<float32>",
@@ -106,6 +106,9 @@ func (s shape) schema() *arrow.Schema {
 	fields := make([]arrow.Field, numColumns)
 	for c := range fields {
 		fields[c] = arrow.Field{Name: columnNames[c], Type: types[c]}
+		if c == colChosenFeatures || c == colRejectedFeatures {
+			fields[c].Metadata = s.dtype.metadata()
+		}
 	}
 	return arrow.NewSchema(fields, nil)
 }

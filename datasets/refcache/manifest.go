@@ -182,7 +182,7 @@ func (m *Manifest) validate() error {
 		return fmt.Errorf("d is %d, v %d, batch_rows %d, want 1 to %d", m.D, m.V, m.BatchRows, most)
 	}
 	if _, err := ParseDType(string(m.FeatureDType)); err != nil {
-		return fmt.Errorf("feature dtype is %q, want f16 or f32", m.FeatureDType)
+		return fmt.Errorf("feature dtype is %q, want %s", m.FeatureDType, DTypeNames)
 	}
 	var rows int64
 	for i, p := range m.Parts {

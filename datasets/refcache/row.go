@@ -31,7 +31,7 @@ type FeatureError struct {
 	// ID names the pair, Side is "chosen" or "rejected".
 	ID   datasets.ID
 	Side string
-	// Token is the completion token, Value what was to be stored (after rounding).
+	// Token is the completion token, Value its state before rounding.
 	Token int
 	Value float32
 	DType DType
@@ -39,11 +39,24 @@ type FeatureError struct {
 
 // Error implements error.
 func (e *FeatureError) Error() string {
-	text := fmt.Sprintf("refcache: pair %v: hidden state of %s token %d is %v, want a finite number", e.ID, e.Side, e.Token, e.Value)
-	if e.DType == F16 {
-		text += " (f16 ends at 65504: use --features f32)"
+	text := fmt.Sprintf("refcache: pair %v: hidden state of %s token %d is %v, want ", e.ID, e.Side, e.Token, e.Value)
+	if !finite(e.Value) {
+		return text + "a finite number"
 	}
-	return text
+	return text + fmt.Sprintf("at most %.5g in size, the most that %s holds", largest[e.DType], e.DType)
+}
+
+// largest is the largest finite value of a dtype.
+var largest = map[DType]float32{F16: 65504, BF16: fromBfloat16(0x7f7f), F32: math.MaxFloat32}
+
+// Wider lists the dtypes that hold the value, smallest first.
+func (e *FeatureError) Wider() (wider []DType) {
+	for _, dt := range []DType{F16, BF16, F32} {
+		if finite(dt.nearest(e.Value)) {
+			wider = append(wider, dt)
+		}
+	}
+	return wider
 }
 
 // check reports what makes r unfit to be stored.
