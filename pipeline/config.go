@@ -52,7 +52,7 @@ type PrecomputeConfig struct {
 	// Out is the cache folder.
 	Out    string         `json:"out" yaml:"out"`
 	Encode encode.Options `json:"encode" yaml:"encode"`
-	// Features is the dtype in which hidden states are stored.
+	// Features is the dtype in which hidden states are stored, or none.
 	Features refcache.DType `json:"features" yaml:"features"`
 	// BatchTokens bounds the tokens of one run of the backbone, padding included.
 	BatchTokens int `json:"batch_tokens" yaml:"batch_tokens"`
@@ -108,7 +108,8 @@ type TrainConfig struct {
 	// Cache is a reference cache, Out the run folder.
 	Cache string `json:"cache" yaml:"cache"`
 	Out   string `json:"out" yaml:"out"`
-	// Model and Data, where given, must be those that the cache was made from.
+	// Model and Data, where given, must be those that the cache was made from. A cache
+	// without features needs Model.
 	Model     string   `json:"model,omitempty" yaml:"model,omitempty"`
 	ModelFile string   `json:"model_file,omitempty" yaml:"model_file,omitempty"`
 	Data      []string `json:"data,omitempty" yaml:"data,omitempty"`

@@ -152,7 +152,7 @@ func (e *estimator) window(ctx context.Context, window []encode.Pair) error {
 	for _, s := range seqs {
 		e.result.addSequence(s)
 	}
-	for _, b := range plan(seqs, e.pass.ref.limits(e.pass.cfg)) {
+	for _, b := range plan(seqs, e.pass.bounds()) {
 		e.result.add(b)
 	}
 	if e.pass.update != nil {
@@ -189,7 +189,7 @@ func (e *estimator) time(ctx context.Context, pairs []encode.Pair) (w Work, err 
 	ref := e.pass.ref
 	seqs := sequences(pairs)
 	features := make([][]float32, len(seqs))
-	err = ref.forward(ctx, seqs, plan(seqs, ref.limits(e.pass.cfg)), features, func(b batch, ended []int) error {
+	err = ref.forward(ctx, seqs, plan(seqs, e.pass.bounds()), features, func(b batch, ended []int) error {
 		w.add(b)
 		var batch []sequence
 		var states [][]float32

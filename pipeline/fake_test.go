@@ -120,10 +120,8 @@ func (w *world) trainConfig(cache string) TrainConfig {
 	return cfg
 }
 
-// gonumEngine is an OpenEngine without a C library.
-func gonumEngine(_ string, v *models.Vocabulary) (models.Engine, error) {
-	return models.NewGonum(v), nil
-}
+// gonumEngine opens heads without a C library, and no model.
+var gonumEngine = Engines{Head: func(_ string, v *models.Vocabulary) (models.Engine, error) { return models.NewGonum(v), nil }}
 
 // fakeRuntime computes hidden states with the decoder's own forward pass and
 // heads with gonum. calls counts runs of the backbone; before each, stop is asked.

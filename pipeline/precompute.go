@@ -229,7 +229,7 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 	}
 	seqs := sequences(window)
 	features := make([][]float32, len(seqs))
-	err := p.ref.forward(ctx, seqs, plan(seqs, p.ref.limits(p.cfg)), features, func(b batch, ended []int) error {
+	err := p.ref.forward(ctx, seqs, plan(seqs, p.bounds()), features, func(b batch, ended []int) error {
 		if err := p.ended(ctx, seqs, ended, features, rows); err != nil {
 			return err
 		}
@@ -251,6 +251,9 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 	}
 	return rows, err
 }
+
+// bounds are those of what is run at once.
+func (p *precompute) bounds() limits { return p.ref.bounds(p.cfg.BatchTokens, p.cfg.Memory) }
 
 // rowOf is what the cache holds of a pair that is not scored.
 func rowOf(pair encode.Pair) refcache.Row {
@@ -280,9 +283,12 @@ func (p *precompute) ended(ctx context.Context, seqs []sequence, ended []int, fe
 		for _, u := range s.uses {
 			row := &rows[u.pair]
 			if u.chosen {
-				row.ChosenFeatures, row.ChosenRefLogps = states[i], logps[i]
+				row.ChosenRefLogps = logps[i]
 			} else {
-				row.RejectedFeatures, row.RejectedRefLogps = states[i], logps[i]
+				row.RejectedRefLogps = logps[i]
+			}
+			if p.cfg.Features != refcache.None {
+				setFeatures(row, u.chosen, states[i])
 			}
 		}
 	}

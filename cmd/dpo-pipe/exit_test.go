@@ -57,6 +57,7 @@ func TestExitCodes(t *testing.T) {
 		{"cache is a mount point", "precompute-ref", &refcache.MountError{}, exitUsage, ""},
 		{"hidden state out of range", "precompute-ref", &refcache.FeatureError{Value: 7e4, DType: refcache.F16}, exitUsage, "--features bf16 or --features f32"},
 		{"hidden state not finite", "precompute-ref", &refcache.FeatureError{Value: float32(math.Inf(1)), DType: refcache.F32}, exitFailed, ""},
+		{"cache without features", "train", &pipeline.NoFeaturesError{}, exitUsage, "--model FOLDER"},
 		{"no cache", "train", fmt.Errorf("refcache: %w: no manifest.json", refcache.ErrNotCache), exitUsage, ""},
 		{"unfinished cache", "train", fmt.Errorf("refcache: %w", refcache.ErrIncomplete), exitUsage, "precompute-ref"},
 		{"damaged cache", "train", fmt.Errorf("refcache: %w", refcache.ErrCorrupt), exitFailed, "remove the cache"},

@@ -44,6 +44,9 @@ func testRow(i, d int, dt DType) Row {
 	}
 	binary.BigEndian.PutUint64(r.ID[:], uint64(i))
 	binary.LittleEndian.PutUint64(r.PromptKey[len(r.PromptKey)-8:], rng.Uint64())
+	if dt == None {
+		r.ChosenFeatures, r.RejectedFeatures = nil, nil
+	}
 	Round(r.ChosenFeatures, dt)
 	Round(r.RejectedFeatures, dt)
 	return r
@@ -109,7 +112,7 @@ var sameRow = cmp.Options{cmpopts.EquateEmpty()}
 
 func TestRowsReadBackAsWritten(t *testing.T) {
 	t.Parallel()
-	for _, dt := range []DType{F16, BF16, F32} {
+	for _, dt := range []DType{F16, BF16, F32, None} {
 		for _, n := range []int{1, 2, 3, maxBatchRows - 1, maxBatchRows, maxBatchRows + 1, 2*maxBatchRows + 1} {
 			for _, partRows := range []int{1000, 50} {
 				t.Run(fmt.Sprintf("%s/rows=%d/part=%d", dt, n, partRows), func(t *testing.T) {
@@ -154,7 +157,7 @@ func TestRowsReadBackAsWritten(t *testing.T) {
 func TestAnyRowsReadBack(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		s := shape{d: rapid.IntRange(1, 4).Draw(t, "D"), dtype: rapid.SampledFrom([]DType{F16, BF16, F32}).Draw(t, "dtype")}
+		s := shape{d: rapid.IntRange(1, 4).Draw(t, "D"), dtype: rapid.SampledFrom([]DType{F16, BF16, F32, None}).Draw(t, "dtype")}
 		batchRows := rapid.IntRange(1, 9).Draw(t, "batch rows")
 		n := max(1, rapid.IntRange(0, 4).Draw(t, "batches")*batchRows+rapid.IntRange(-1, 1).Draw(t, "off by"))
 		rows := testRows(rapid.IntRange(0, 1<<20).Draw(t, "seed"), n, s.d, s.dtype)

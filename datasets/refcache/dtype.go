@@ -21,26 +21,32 @@ const (
 	BF16 DType = "bf16"
 	// F32 is IEEE single precision.
 	F32 DType = "f32"
+	// None stores no features: who needs them runs the model again. Reference log-probs are
+	// of those that it gives, as under F32.
+	None DType = "none"
 )
 
 // DTypeNames lists the dtypes, for messages and help.
-const DTypeNames = "f16, bf16 or f32"
+const DTypeNames = "f16, bf16, f32 or none"
 
 // ParseDType reads one of DTypeNames.
 func ParseDType(name string) (DType, error) {
 	switch dt := DType(name); dt {
-	case F16, BF16, F32:
+	case F16, BF16, F32, None:
 		return dt, nil
 	}
 	return "", fmt.Errorf("refcache: feature dtype is %q, want %s", name, DTypeNames)
 }
 
-// Size returns the bytes of one value.
+// Size returns the bytes of one value, 0 where none are stored.
 func (dt DType) Size() int {
-	if dt == F32 {
+	switch dt {
+	case F16, BF16:
+		return 2
+	case F32:
 		return 4
 	}
-	return 2
+	return 0
 }
 
 // arrow returns the Arrow type of one value. Arrow has none for bfloat16: its bits are

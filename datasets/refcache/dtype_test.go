@@ -142,7 +142,7 @@ func TestRoundReportsOverflow(t *testing.T) {
 
 func TestParseDType(t *testing.T) {
 	t.Parallel()
-	for _, dt := range []DType{F16, BF16, F32} {
+	for _, dt := range []DType{F16, BF16, F32, None} {
 		if got, err := ParseDType(string(dt)); err != nil || got != dt {
 			t.Errorf("%s reads as %v, %v", dt, got, err)
 		}

@@ -17,7 +17,8 @@ type Row struct {
 	// tokens, nats, one per token.
 	ChosenRefLogps, RejectedRefLogps []float32
 	// ChosenFeatures and RejectedFeatures are the hidden states [T,D] before the head,
-	// row-major, already rounded to the stored dtype. Row t predicts completion token t.
+	// row-major, already rounded to the stored dtype, or empty where that is [None]. Row t
+	// predicts completion token t.
 	ChosenFeatures, RejectedFeatures []float32
 	// Weight is the pair's weight in the loss.
 	Weight float32
@@ -70,6 +71,9 @@ func (r *Row) check(d int, dt DType) error {
 func (r *Row) checkSide(side string, d int, dt DType, ids []int32, logps, features []float32) error {
 	if len(ids) == 0 {
 		return fmt.Errorf("refcache: pair %v: %s has no tokens", r.ID, side)
+	}
+	if dt == None {
+		d = 0
 	}
 	if len(logps) != len(ids) || len(features) != len(ids)*d {
 		return fmt.Errorf("refcache: pair %v: %s has %d tokens, %d log-probs and %d feature values, want %d per token",
