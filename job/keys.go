@@ -100,6 +100,7 @@ var flagKeys = map[string]map[string]string{
 		"data": "data", "dry-run": "", "json": "",
 	},
 	"eval": {
+		"model": "model.path", "model-file": "model.file",
 		"cache": "cache.out", "checkpoint": "train.restore_best", "against": "gates.published", "data": "evaluation.breakdown", "json": "",
 	},
 	"export": {
