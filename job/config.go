@@ -6,6 +6,7 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
 
@@ -176,6 +177,9 @@ func mixed(data []Source) (paths []string, mix []datasets.Share) {
 func (c *Config) train(out string) pipeline.TrainConfig {
 	t := c.Train.TrainConfig
 	t.Cache, t.Out, t.Resume = c.Cache.Out, out, true
+	if c.Cache.Features == refcache.None {
+		t.Model, t.ModelFile = c.Model.Path, c.Model.File
+	}
 	return t
 }
 

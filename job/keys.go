@@ -11,14 +11,14 @@ import (
 var elsewhere = map[string]bool{
 	"cache.model": true, "cache.model_file": true, "cache.data": true, "cache.reading": true, "cache.encode": true,
 	"train.cache": true, "train.out": true, "train.model": true, "train.model_file": true, "train.data": true,
-	"evaluation.cache": true, "evaluation.checkpoint": true, "evaluation.against": true, "evaluation.data": true,
+	"evaluation.cache": true, "evaluation.model": true, "evaluation.model_file": true, "evaluation.checkpoint": true, "evaluation.against": true, "evaluation.data": true,
 	"export.checkpoint": true, "export.model": true, "export.model_file": true, "export.out": true, "export.cache": true,
 }
 
 // choices are keys with few values.
 var choices = map[string][]string{
 	"encoding.truncation": {"keep_start", "keep_end"},
-	"cache.features":      {"f16", "f32"},
+	"cache.features":      {"f16", "bf16", "f32", "none"},
 	"train.engine":        {"ort", "gonum"}, "evaluation.engine": {"ort", "gonum"}, "export.engine": {"ort", "gonum"},
 	"train.schedule":        {"cosine", "linear", "constant"},
 	"train.best_direction":  {"auto", "lower", "higher"},
@@ -102,6 +102,7 @@ var flagKeys = map[string]map[string]string{
 		"data": "data", "dry-run": "", "json": "",
 	},
 	"eval": {
+		"model": "model.path", "model-file": "model.file",
 		"cache": "cache.out", "checkpoint": "train.restore_best", "against": "gates.published", "data": "evaluation.breakdown", "json": "",
 	},
 	"export": {

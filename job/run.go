@@ -33,7 +33,7 @@ type Options struct {
 	Report pipeline.Reporter
 	// OpenRuntime and OpenPlace open what a config names.
 	OpenRuntime func(Runtime) (pipeline.Runtime, error)
-	OpenEngine  func(Runtime) pipeline.OpenEngine
+	Engines     func(Runtime) pipeline.Engines
 	OpenPlace   func(path string) (Place, error)
 }
 

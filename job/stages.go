@@ -228,15 +228,15 @@ func (x *execution) train(ctx context.Context, inputs string) (Stage, error) {
 }
 
 func (x *execution) trainIn(ctx context.Context, out string) (string, error) {
-	cfg, open := x.cfg.train(out), x.opt.OpenEngine(x.cfg.Runtime)
+	cfg, engines := x.cfg.train(out), x.opt.Engines(x.cfg.Runtime)
 	if axes := x.cfg.Train.Sweep; len(axes) > 0 {
-		r, err := pipeline.Sweep(ctx, cfg, axes, open, x.opt.Report)
+		r, err := pipeline.Sweep(ctx, cfg, axes, engines, x.opt.Report)
 		if err == nil && r.Best == "" {
 			err = errors.New("job: the sweep has no best run: it held out no pair")
 		}
 		return fmt.Sprintf("%d runs, the best %s", len(r.Runs), r.Best), err
 	}
-	r, err := pipeline.Train(ctx, cfg, open, x.opt.Report)
+	r, err := pipeline.Train(ctx, cfg, engines, x.opt.Report)
 	return fmt.Sprintf("%d steps on %d pairs", r.Steps, r.TrainPairs), err
 }
 
@@ -265,7 +265,7 @@ func (x *execution) evaluate(ctx context.Context) (Stage, error) {
 		if err != nil {
 			return Stage{}, err
 		}
-		result, err := pipeline.Evaluate(ctx, x.cfg.evaluate(x.trained, against), x.opt.OpenEngine(x.cfg.Runtime), x.opt.Report)
+		result, err := pipeline.Evaluate(ctx, x.cfg.evaluate(x.trained, against), x.opt.Engines(x.cfg.Runtime), x.opt.Report)
 		if err != nil {
 			return Stage{}, err
 		}

@@ -52,7 +52,7 @@ type PrecomputeConfig struct {
 	// Out is the cache folder.
 	Out    string         `json:"out" yaml:"out"`
 	Encode encode.Options `json:"encode" yaml:"encode"`
-	// Features is the dtype in which hidden states are stored.
+	// Features is the dtype in which hidden states are stored, or none.
 	Features refcache.DType `json:"features" yaml:"features"`
 	// BatchTokens bounds the tokens of one run of the backbone, padding included.
 	BatchTokens int `json:"batch_tokens" yaml:"batch_tokens"`
@@ -94,7 +94,8 @@ func (c PrecomputeConfig) Validate() error {
 	k.that(c.Model != "", "--model", "", "a model folder or .onnx file")
 	k.that(len(c.Data) > 0, "--data", "", "files, globs or folders of preference pairs")
 	k.that(c.Out != "", "--out", "", "the folder to write the cache to")
-	k.that(c.Features == refcache.F16 || c.Features == refcache.F32, "--features", c.Features, "f16 or f32")
+	_, err := refcache.ParseDType(string(c.Features))
+	k.that(err == nil, "--features", c.Features, refcache.DTypeNames)
 	k.that(c.Encode.MaxLength >= 2, "--max-length", c.Encode.MaxLength, "2 or more tokens")
 	k.that(c.Encode.Truncation == encode.KeepStart || c.Encode.Truncation == encode.KeepEnd,
 		"--truncation", c.Encode.Truncation, "keep_start or keep_end")
@@ -121,7 +122,8 @@ type TrainConfig struct {
 	// Cache is a reference cache, Out the run folder.
 	Cache string `json:"cache" yaml:"cache"`
 	Out   string `json:"out" yaml:"out"`
-	// Model and Data, where given, must be those that the cache was made from.
+	// Model and Data, where given, must be those that the cache was made from. A cache
+	// without features needs Model.
 	Model     string   `json:"model,omitempty" yaml:"model,omitempty"`
 	ModelFile string   `json:"model_file,omitempty" yaml:"model_file,omitempty"`
 	Data      []string `json:"data,omitempty" yaml:"data,omitempty"`

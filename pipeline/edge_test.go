@@ -197,7 +197,7 @@ func TestARunIsLocked(t *testing.T) {
 			return nil
 		}}, nil
 	}
-	_, err := Train(context.Background(), cfg, open, nil)
+	_, err := Train(context.Background(), cfg, Engines{Head: open}, nil)
 	must(t, err)
 	if !tried {
 		t.Error("there was no second training")

@@ -158,7 +158,7 @@ func (e *estimator) window(ctx context.Context, window []encode.Pair) error {
 		e.result.addSequence(s)
 	}
 	before := e.result.PaddedTokens
-	for _, b := range plan(seqs, e.pass.ref.limits(e.pass.cfg)) {
+	for _, b := range plan(seqs, e.pass.bounds()) {
 		e.result.add(b)
 	}
 	e.shard(len(window), e.result.PaddedTokens-before)
@@ -196,11 +196,15 @@ func (e *estimator) time(ctx context.Context, pairs []encode.Pair) (w Work, err 
 	ref := e.pass.ref
 	seqs := sequences(pairs)
 	features := make([][]float32, len(seqs))
-	err = ref.forward(ctx, seqs, plan(seqs, ref.limits(e.pass.cfg)), features, func(b batch, ended []int) error {
+	err = ref.forward(ctx, seqs, plan(seqs, e.pass.bounds()), features, func(b batch, ended []int) error {
 		w.add(b)
 		var batch []sequence
 		var states [][]float32
 		for _, i := range ended {
+			u := seqs[i].uses[0]
+			if err := e.pass.round(features[i], pairs[u.pair].ID, u.chosen); err != nil {
+				return err
+			}
 			batch, states = append(batch, seqs[i]), append(states, features[i])
 		}
 		_, err := ref.logps(ctx, batch, states)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,6 +18,10 @@ type EvalConfig struct {
 	Checkpoint string `json:"checkpoint" yaml:"checkpoint"`
 	// Against, where given, is a checkpoint to compare with on the same pairs.
 	Against string `json:"against,omitempty" yaml:"against,omitempty"`
+	// Model, where given, must be the one that the cache was made from. A cache without
+	// features needs it; by default that is the one that training named.
+	Model     string `json:"model,omitempty" yaml:"model,omitempty"`
+	ModelFile string `json:"model_file,omitempty" yaml:"model_file,omitempty"`
 	// Data, where given, are the files that the cache was made from: accuracy is then
 	// told by their sources and scores too.
 	Data []string `json:"data,omitempty" yaml:"data,omitempty"`
@@ -56,16 +61,16 @@ type EvalResult struct {
 // Evaluate scores the pairs of a cache that training held out (the split is by
 // prompt alone, so it holds for any cache) under a checkpoint of dpo-pipe. The cache
 // is checked for damage first: a flipped bit moves figures silently.
-func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine, report Reporter) (EvalResult, error) {
+func Evaluate(ctx context.Context, cfg EvalConfig, engines Engines, report Reporter) (EvalResult, error) {
 	if err := cfg.Validate(); err != nil {
 		return EvalResult{}, err
 	}
-	e, err := newEvaluator(cfg, open)
+	e, err := newEvaluator(cfg, engines)
 	if err != nil {
 		return EvalResult{}, err
 	}
 	defer e.close()
-	if err := verifyCache(ctx, e.cache, report); err != nil {
+	if err := verifyCache(ctx, e.cache.Reader, report); err != nil {
 		return EvalResult{}, err
 	}
 	if len(cfg.Data) > 0 {
@@ -83,7 +88,7 @@ func Evaluate(ctx context.Context, cfg EvalConfig, open OpenEngine, report Repor
 // evaluator scores pairs of a cache under a checkpoint, or two.
 type evaluator struct {
 	cfg     EvalConfig
-	cache   *refcache.Reader
+	cache   cachedPairs
 	engine  models.Engine
 	product *product
 	subject subject
@@ -102,7 +107,7 @@ type subject struct {
 	scorer *scorer
 }
 
-func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
+func newEvaluator(cfg EvalConfig, engines Engines) (e *evaluator, err error) {
 	e = &evaluator{cfg: cfg}
 	if e.subject.state, err = readState(cfg.Checkpoint); err != nil {
 		return nil, err
@@ -117,7 +122,7 @@ func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.cache, err = refcache.Open(cfg.Cache); err != nil {
+	if err := e.openCache(engines); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -125,11 +130,11 @@ func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
 			e.close()
 		}
 	}()
-	v, err := vocabulary(e.cache)
+	v, err := vocabulary(e.cache.Reader)
 	if err != nil {
 		return nil, err
 	}
-	if e.engine, err = open(cfg.Engine, v); err != nil {
+	if e.engine, err = engines.Head(cfg.Engine, v); err != nil {
 		return nil, err
 	}
 	e.product = newProduct(e.engine, e.subject.state.Config.MicroTokens)
@@ -138,6 +143,25 @@ func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
 		err = e.against.open(cfg.Against, e, objective)
 	}
 	return e, err
+}
+
+// openCache opens the cache, and the model where that keeps no features.
+func (e *evaluator) openCache(engines Engines) error {
+	cache, err := refcache.Open(e.cfg.Cache)
+	if err != nil {
+		return err
+	}
+	m, model, file := cache.Manifest(), e.cfg.Model, e.cfg.ModelFile
+	if model == "" && m.FeatureDType == refcache.None {
+		model, file = e.subject.state.Config.Model, e.subject.state.Config.ModelFile
+	}
+	if err = checkModel(m, model, file); err == nil {
+		e.cache, err = openPairs(cache, model, file, engines)
+	}
+	if err != nil {
+		return errors.Join(err, cache.Close())
+	}
+	return nil
 }
 
 // open reads the head of a checkpoint, which must have been trained on the model of the cache.
@@ -161,6 +185,7 @@ func (e *evaluator) close() {
 	if e.groups != nil {
 		e.groups.close()
 	}
+	e.cache.features.close()
 	e.cache.Close()
 }
 
@@ -241,38 +266,22 @@ func verifyCache(ctx context.Context, cache *refcache.Reader, report Reporter) e
 	})
 }
 
-// eachBatch reads the pairs whose prompts pick chooses, in cache order.
-func eachBatch(ctx context.Context, cache *refcache.Reader, pick func(prompt [16]byte) bool, batch int,
+// eachBatch reads the pairs whose prompts pick chooses, in cache order, one batch ahead of do.
+func eachBatch(ctx context.Context, cache cachedPairs, pick func(prompt [16]byte) bool, size int,
 	do func(context.Context, []refcache.Row) error,
 ) error {
-	rows := make([]refcache.Row, batch)
-	n := 0
-	for i := range cache.Len() {
-		if err := context.Cause(ctx); err != nil {
+	feed := openFeed(ctx, cache, size, pickedBatches(ctx, cache.Reader, pick, size))
+	defer feed.close()
+	for {
+		rows, err := feed.next()
+		if err != nil || len(rows) == 0 {
 			return err
-		}
-		key, err := cache.Key(i)
-		if err != nil {
-			return err
-		}
-		if !pick(key) {
-			continue
-		}
-		if err := cache.Row(i, &rows[n]); err != nil {
-			return err
-		}
-		if n++; n < len(rows) {
-			continue
 		}
 		if err := do(ctx, rows); err != nil {
 			return err
 		}
-		n = 0
+		feed.giveBack(rows)
 	}
-	if n == 0 {
-		return nil
-	}
-	return do(ctx, rows[:n])
 }
 
 // vocabulary reads the frozen LM head of a cache.

@@ -120,10 +120,8 @@ func (w *world) trainConfig(cache string) TrainConfig {
 	return cfg
 }
 
-// gonumEngine is an OpenEngine without a C library.
-func gonumEngine(_ string, v *models.Vocabulary) (models.Engine, error) {
-	return models.NewGonum(v), nil
-}
+// gonumEngine opens heads without a C library, and no model.
+var gonumEngine = Engines{Head: func(_ string, v *models.Vocabulary) (models.Engine, error) { return models.NewGonum(v), nil }}
 
 // fakeRuntime computes hidden states with the decoder's own forward pass and
 // heads with gonum. calls counts runs of the backbone; before each, stop is asked.
@@ -135,6 +133,8 @@ type fakeRuntime struct {
 	// tokens counts those that were run.
 	tokens int
 	stop   func(call int) error
+	// scale, unless 0, multiplies every hidden state.
+	scale float32
 	// wrong is added to every log-prob of a whole model.
 	wrong float64
 	// says is what whole models generate.
@@ -201,7 +201,7 @@ func (b fakeBackbone) Run(ctx context.Context, batch []*models.Run) error {
 		if r.From < len(r.IDs) {
 			for _, h := range b.decoder.Hidden(ids)[past+r.From:] {
 				for _, x := range h {
-					r.Hidden = append(r.Hidden, float32(x))
+					r.Hidden = append(r.Hidden, b.scaled(x))
 				}
 			}
 		}
@@ -213,6 +213,13 @@ func (b fakeBackbone) Run(ctx context.Context, batch []*models.Run) error {
 		b.mu.Unlock()
 	}
 	return ctx.Err()
+}
+
+func (f *fakeRuntime) scaled(x float64) float32 {
+	if f.scale == 0 {
+		return float32(x)
+	}
+	return f.scale * float32(x)
 }
 
 func cacheOf(ids []int32) *models.Cache {

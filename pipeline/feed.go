@@ -2,7 +2,9 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 )
@@ -40,94 +42,120 @@ func newPartition(ctx context.Context, cache *refcache.Reader, frac float64) (pa
 	return p, nil
 }
 
-// batchFeed reads optimizer batches one step ahead of the trainer. The pairs
-// of an epoch are those not held out, in the order of the epoch's permutation;
-// a batch does not reach over the end of an epoch.
+// batchFeed reads batches of pairs one ahead of who uses them, hidden states included.
 type batchFeed struct {
-	batches chan feedBatch
+	batches chan []refcache.Row
 	free    chan []refcache.Row
 	cancel  context.CancelFunc
+	err     error // why batches is closed; nil at the end
 }
 
-type feedBatch struct {
-	rows []refcache.Row
-	err  error
-}
-
-// feedAhead is how many batches are in memory at once: one in training, one read.
+// feedAhead is how many batches are in memory at once: one in use, one read.
 const feedAhead = 2
 
-// openFeed starts at the first batch behind step.
-func openFeed(ctx context.Context, cache *refcache.Reader, part partition, cfg TrainConfig, step int64) *batchFeed {
+// openFeed starts to read batches of at most size pairs, which are given by the numbers of
+// their rows.
+func openFeed(ctx context.Context, cache cachedPairs, size int, batches iter.Seq2[[]int64, error]) *batchFeed {
 	ctx, cancel := context.WithCancel(ctx)
-	f := &batchFeed{batches: make(chan feedBatch), free: make(chan []refcache.Row, feedAhead), cancel: cancel}
+	f := &batchFeed{batches: make(chan []refcache.Row), free: make(chan []refcache.Row, feedAhead), cancel: cancel}
 	for range feedAhead {
-		f.free <- make([]refcache.Row, cfg.BatchPairs)
+		f.free <- make([]refcache.Row, size)
 	}
 	go func() {
 		defer close(f.batches)
-		f.run(ctx, cache, part, cfg, step)
+		f.err = f.run(ctx, cache, batches)
 	}()
 	return f
 }
 
-func (f *batchFeed) run(ctx context.Context, cache *refcache.Reader, part partition, cfg TrainConfig, step int64) {
-	perEpoch := stepsPerEpoch(part.train, cfg.BatchPairs)
-	done := step % perEpoch * int64(cfg.BatchPairs)
-	for epoch := step / perEpoch; ; epoch++ {
-		walk := epochWalk{cache: cache, split: part.split, order: newOrder(cache.Len(), cfg.Seed, int(epoch))}
-		err := walk.skip(done)
-		for done < part.train {
-			rows, ok := f.take(ctx)
-			if !ok {
-				return
-			}
-			rows = rows[:min(int64(cfg.BatchPairs), part.train-done)]
-			if err == nil {
-				err = walk.fill(rows)
-			}
-			done += int64(len(rows))
-			if !f.send(ctx, feedBatch{rows, err}) || err != nil {
-				return
-			}
+func (f *batchFeed) run(ctx context.Context, cache cachedPairs, batches iter.Seq2[[]int64, error]) error {
+	for numbers, err := range batches {
+		if err != nil {
+			return err
 		}
-		done = 0
+		var rows []refcache.Row
+		select {
+		case rows = <-f.free: // memory that its user has finished with
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		rows = rows[:len(numbers)]
+		if err := cache.read(ctx, numbers, rows); err != nil {
+			return err
+		}
+		select {
+		case f.batches <- rows:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
+	return nil
 }
 
-// take waits for memory that the trainer has finished with.
-func (f *batchFeed) take(ctx context.Context) ([]refcache.Row, bool) {
-	select {
-	case rows := <-f.free:
-		return rows[:cap(rows)], true
-	case <-ctx.Done():
-		return nil, false
-	}
-}
-
-func (f *batchFeed) send(ctx context.Context, b feedBatch) bool {
-	select {
-	case f.batches <- b:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// next returns the batch of the next step. It is valid until it is given back.
+// next returns the next batch, nil at the end. It is valid until it is given back.
 func (f *batchFeed) next() ([]refcache.Row, error) {
-	b, ok := <-f.batches
-	if !ok {
-		return nil, context.Canceled
+	if rows, ok := <-f.batches; ok {
+		return rows, nil
 	}
-	return b.rows, b.err
+	return nil, f.err
 }
 
-func (f *batchFeed) giveBack(rows []refcache.Row) { f.free <- rows }
+func (f *batchFeed) giveBack(rows []refcache.Row) { f.free <- rows[:cap(rows)] }
 
 func (f *batchFeed) close() {
 	f.cancel()
 	for range f.batches { // waits for the reader
+	}
+}
+
+// trainingBatches lists the rows of the optimizer batches behind step, up to that of step
+// last. The pairs of an epoch are those not held out, in the order of the epoch's
+// permutation; a batch does not reach over the end of an epoch.
+func trainingBatches(cache *refcache.Reader, part partition, cfg TrainConfig, step, last int64) iter.Seq2[[]int64, error] {
+	return func(yield func([]int64, error) bool) {
+		perEpoch := stepsPerEpoch(part.train, cfg.BatchPairs)
+		done := step % perEpoch * int64(cfg.BatchPairs)
+		for epoch := step / perEpoch; step < last; epoch++ {
+			walk := epochWalk{cache: cache, split: part.split, order: newOrder(cache.Len(), cfg.Seed, int(epoch))}
+			if err := walk.skip(done); err != nil {
+				yield(nil, err)
+				return
+			}
+			for ; done < part.train && step < last; step++ {
+				rows, err := walk.take(min(int64(cfg.BatchPairs), part.train-done))
+				if !yield(rows, err) || err != nil {
+					return
+				}
+				done += int64(len(rows))
+			}
+			done = 0
+		}
+	}
+}
+
+// pickedBatches lists the rows of the pairs whose prompts pick chooses, in cache order.
+func pickedBatches(ctx context.Context, cache *refcache.Reader, pick func(prompt [16]byte) bool, size int) iter.Seq2[[]int64, error] {
+	return func(yield func([]int64, error) bool) {
+		var rows []int64
+		for i := range cache.Len() {
+			key, err := cache.Key(i)
+			if err = errors.Join(err, context.Cause(ctx)); err != nil {
+				yield(nil, err)
+				return
+			}
+			if pick(key) {
+				rows = append(rows, i)
+			}
+			if len(rows) == size {
+				if !yield(rows, nil) {
+					return
+				}
+				rows = rows[:0]
+			}
+		}
+		if len(rows) > 0 {
+			yield(rows, nil)
+		}
 	}
 }
 
@@ -158,17 +186,16 @@ func (w *epochWalk) next() (int64, error) {
 	return 0, fmt.Errorf("pipeline: the epoch has fewer training pairs than were counted")
 }
 
-func (w *epochWalk) fill(rows []refcache.Row) error {
+// take returns the rows of the next n training pairs.
+func (w *epochWalk) take(n int64) ([]int64, error) {
+	rows := make([]int64, n)
 	for i := range rows {
-		row, err := w.next()
-		if err != nil {
-			return err
-		}
-		if err := w.cache.Row(row, &rows[i]); err != nil {
-			return err
+		var err error
+		if rows[i], err = w.next(); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return rows, nil
 }
 
 // skip passes over pairs that an interrupted run has trained on.

@@ -36,9 +36,13 @@ func (s *stream) checkFresh(ctx context.Context, runs []*trainer) error {
 	if len(runs) == 0 {
 		return nil
 	}
-	batch := make([]refcache.Row, min(int64(s.cfgs[0].BatchPairs), s.part.train))
-	walk := epochWalk{cache: s.cache, split: s.part.split, order: newOrder(s.cache.Len(), s.cfgs[0].Seed, 0)}
-	if err := walk.fill(batch); err != nil {
+	walk := epochWalk{cache: s.cache.Reader, split: s.part.split, order: newOrder(s.cache.Len(), s.cfgs[0].Seed, 0)}
+	numbers, err := walk.take(min(int64(s.cfgs[0].BatchPairs), s.part.train))
+	if err != nil {
+		return err
+	}
+	batch := make([]refcache.Row, len(numbers))
+	if err := s.cache.read(ctx, numbers, batch); err != nil {
 		return err
 	}
 	scorers := scorersOf(runs)

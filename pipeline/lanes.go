@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"math"
 	"sync"
 
 	"github.com/dpo-pipe/dpo-pipe/models"
@@ -29,14 +30,35 @@ type lanes struct {
 	err      error
 }
 
+// transformer is a backbone that runs the sequences of windows; d is the width of its
+// hidden states.
+type transformer struct {
+	backbone Backbone
+	d        int
+}
+
+// bounds are those of what is run at once, for what the backbone can do.
+func (r transformer) bounds(batchTokens int, memory int64) limits {
+	t := r.backbone.Traits()
+	l := limits{continuation: t.Continuation, tokens: batchTokens, cached: math.MaxInt, kept: math.MaxInt, worth: worthTokens}
+	if t.CacheBytes > 0 {
+		l.cached = int(memory / batchShare / t.CacheBytes)
+		l.kept = int(memory / keptShare / t.CacheBytes)
+	}
+	if t.Continuation == models.NoContinuation {
+		l.worth = math.MaxInt
+	}
+	return l
+}
+
 // forward runs the plan of a window's sequences. After each batch ended is called, never twice at
 // once, with the sequences that are complete by it; features[i] then holds the
 // states that predict the completion of sequence i, [n,D].
-func (r *reference) forward(ctx context.Context, seqs []sequence, plan []batch, features [][]float32,
+func (r transformer) forward(ctx context.Context, seqs []sequence, plan []batch, features [][]float32,
 	ended func(b batch, seqs []int) error,
 ) error {
 	l := &lanes{
-		backbone: r.backbone, d: r.vocabulary.D, seqs: seqs, features: features, plan: plan, ended: ended,
+		backbone: r.backbone, d: r.d, seqs: seqs, features: features, plan: plan, ended: ended,
 		taken: make([]bool, len(plan)), ran: map[*node]bool{},
 	}
 	l.changed = sync.NewCond(&l.mu)

@@ -109,7 +109,7 @@ func TestASharedPromptCountsOnce(t *testing.T) {
 		{models.OneByOne, []encode.Pair{pair}, 0},
 	} {
 		rt := &fakeRuntime{traits: models.Traits{Continuation: c.kind}}
-		p := &precompute{ref: &reference{backbone: fakeBackbone{rt}}}
+		p := &precompute{ref: &reference{transformer: transformer{backbone: fakeBackbone{rt}}}}
 		if got := p.promptTokens(c.window, pair); got != c.want {
 			t.Errorf("%s behind %v: %d tokens, want %d", c.kind, c.window, got, c.want)
 		}

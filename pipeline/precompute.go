@@ -285,7 +285,7 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 	}
 	seqs := sequences(window)
 	features := make([][]float32, len(seqs))
-	err := p.ref.forward(ctx, seqs, plan(seqs, p.ref.limits(p.cfg)), features, func(b batch, ended []int) error {
+	err := p.ref.forward(ctx, seqs, plan(seqs, p.bounds()), features, func(b batch, ended []int) error {
 		if err := p.ended(ctx, seqs, ended, features, rows); err != nil {
 			return err
 		}
@@ -308,6 +308,9 @@ func (p *precompute) score(ctx context.Context, window []encode.Pair) ([]refcach
 	return rows, err
 }
 
+// bounds are those of what is run at once.
+func (p *precompute) bounds() limits { return p.ref.bounds(p.cfg.BatchTokens, p.cfg.Memory) }
+
 // rowOf is what the cache holds of a pair that is not scored.
 func rowOf(pair encode.Pair) refcache.Row {
 	return refcache.Row{
@@ -323,11 +326,8 @@ func (p *precompute) ended(ctx context.Context, seqs []sequence, ended []int, fe
 	var states [][]float32
 	for _, i := range ended {
 		s := seqs[i]
-		if at := refcache.Round(features[i], p.cfg.Features); at >= 0 {
-			return &refcache.FeatureError{
-				ID: rows[s.uses[0].pair].ID, Side: sideName(s.uses[0].chosen), Token: at / p.ref.vocabulary.D,
-				Value: features[i][at], DType: p.cfg.Features,
-			}
+		if err := p.round(features[i], rows[s.uses[0].pair].ID, s.uses[0].chosen); err != nil {
+			return err
 		}
 		batch, states = append(batch, s), append(states, features[i])
 	}
@@ -339,13 +339,28 @@ func (p *precompute) ended(ctx context.Context, seqs []sequence, ended []int, fe
 		for _, u := range s.uses {
 			row := &rows[u.pair]
 			if u.chosen {
-				row.ChosenFeatures, row.ChosenRefLogps = states[i], logps[i]
+				row.ChosenRefLogps = logps[i]
 			} else {
-				row.RejectedFeatures, row.RejectedRefLogps = states[i], logps[i]
+				row.RejectedRefLogps = logps[i]
+			}
+			if p.cfg.Features != refcache.None {
+				setFeatures(row, u.chosen, states[i])
 			}
 		}
 	}
 	return nil
+}
+
+// round rounds the features of a completion to what the cache stores. The error is a
+// *refcache.FeatureError where that can't hold them.
+func (p *precompute) round(features []float32, id datasets.ID, chosen bool) error {
+	at := refcache.Round(features, p.cfg.Features)
+	if at < 0 {
+		return nil
+	}
+	return &refcache.FeatureError{
+		ID: id, Side: sideName(chosen), Token: at / p.ref.vocabulary.D, Value: features[at], DType: p.cfg.Features,
+	}
 }
 
 func (p *precompute) progress() {

@@ -21,9 +21,12 @@ const float32Logps = 1e-4
 // halfLogps is what features rounded to 11 bits do to it on top.
 const halfLogps = 2e-2
 
+// bfloatLogps is the same for 8 bits.
+const bfloatLogps = 8 * halfLogps
+
 func TestPrecomputeGivesTheModelsLogProbsWhateverTheBatches(t *testing.T) {
 	for _, batchTokens := range []int{1, 17, 40, 1000} {
-		for _, features := range []refcache.DType{refcache.F16, refcache.F32} {
+		for features, tolerance := range map[refcache.DType]float64{refcache.F16: halfLogps, refcache.BF16: bfloatLogps, refcache.F32: float32Logps} {
 			t.Run(fmt.Sprintf("batch-tokens=%d/features=%s", batchTokens, features), func(t *testing.T) {
 				w := newWorld(t)
 				cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 11))
@@ -36,10 +39,6 @@ func TestPrecomputeGivesTheModelsLogProbsWhateverTheBatches(t *testing.T) {
 				cache, err := refcache.Open(cfg.Out)
 				must(t, err)
 				defer cache.Close()
-				tolerance := float32Logps
-				if features == refcache.F16 {
-					tolerance = halfLogps
-				}
 				var row refcache.Row
 				for i := range cache.Len() {
 					must(t, cache.Row(i, &row))
@@ -105,6 +104,35 @@ func TestPrecomputeResumesInTheSameBytes(t *testing.T) {
 		_, err := Precompute(context.Background(), cfg, w.rt, nil)
 		must(t, err)
 		sameTree(t, tree(t, cfg.Out), want)
+	}
+}
+
+// A hidden state that the dtype can't hold ends the pass, and its estimate, with the place
+// and the value; one that is wider takes it, and training starts at the reference.
+func TestPrecomputeRefusesFeaturesOutOfRange(t *testing.T) {
+	w := newWorld(t)
+	w.rt.scale = 1e6
+	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 6))
+	for name, run := range map[string]func() error{
+		"pass":     func() error { _, err := Precompute(context.Background(), cfg, w.rt, nil); return err },
+		"estimate": func() error { _, err := Estimate(context.Background(), cfg, w.rt, nil); return err },
+	} {
+		feature, ok := errors.AsType[*refcache.FeatureError](run())
+		if !ok || feature.DType != refcache.F16 || math.Abs(float64(feature.Value)) < 65520 || math.IsInf(float64(feature.Value), 0) {
+			t.Errorf("%s: error is %v, want a value that f16 can't hold", name, feature)
+		}
+	}
+	if exists(cfg.Out) {
+		t.Error("a refused pass left a cache folder")
+	}
+	for _, features := range []refcache.DType{refcache.BF16, refcache.F32} {
+		cfg.Features, cfg.Out = features, w.path("cache-"+string(features))
+		_, err := Precompute(context.Background(), cfg, w.rt, nil)
+		must(t, err)
+		train := w.trainConfig(cfg.Out)
+		train.Out, train.MaxSteps, train.LR = w.path("run-"+string(features)), 1, 1e-12
+		_, err = Train(context.Background(), train, gonumEngine, nil)
+		must(t, err)
 	}
 }
 

@@ -96,7 +96,7 @@ func TestSharingNeverMovesAState(t *testing.T) {
 		}
 		rt := newFakeRuntime(decoder)
 		rt.traits.Continuation, rt.traits.Lanes = l.continuation, rapid.IntRange(1, 3).Draw(t, "lanes")
-		ref := &reference{backbone: fakeBackbone{rt}, vocabulary: &models.Vocabulary{D: opt.D}}
+		ref := transformer{fakeBackbone{rt}, opt.D}
 		batches := plan(seqs, l)
 		if held := heldAtMost(t, batches); held > l.kept {
 			t.Fatalf("%d tokens are kept, want at most %d", held, l.kept)
@@ -134,7 +134,7 @@ func TestSharingNeverMovesAState(t *testing.T) {
 	})
 }
 
-func checkStates(t *rapid.T, d *onnxtest.Decoder, s sequence, got []float32) {
+func checkStates(t rapid.TB, d *onnxtest.Decoder, s sequence, got []float32) {
 	var want []float32
 	for _, h := range d.Hidden(s.run())[s.prompt-1:] {
 		for _, x := range h {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"strconv"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
@@ -19,7 +18,7 @@ import (
 // reference is the frozen model, split: the backbone runs in the runtime, the LM
 // head is scored by the engine that training uses too.
 type reference struct {
-	backbone   Backbone
+	transformer
 	engine     models.Engine
 	vocabulary *models.Vocabulary
 	encoder    *encode.Encoder
@@ -35,8 +34,20 @@ type splitModel struct {
 	vocabulary *models.Vocabulary
 }
 
-// openSplit loads a model and finds its LM head.
+// openSplit loads a model, finds its LM head and reads it.
 func openSplit(path, file string) (*splitModel, error) {
+	s, err := findSplit(path, file)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.dense(); err != nil {
+		return nil, errors.Join(err, s.model.Close())
+	}
+	return s, nil
+}
+
+// findSplit loads a model and finds its LM head.
+func findSplit(path, file string) (*splitModel, error) {
 	dir, err := FindModel(path, file)
 	if err != nil {
 		return nil, err
@@ -53,9 +64,6 @@ func openSplit(path, file string) (*splitModel, error) {
 		return nil, errors.Join(err, m.Close())
 	}
 	if s.head, err = m.FindHead(); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	if err := s.dense(); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return s, nil
@@ -88,7 +96,7 @@ func openReference(ctx context.Context, cfg PrecomputeConfig, rt Runtime) (*refe
 		return nil, err
 	}
 	defer split.model.Close()
-	r := &reference{vocabulary: split.vocabulary}
+	r := &reference{vocabulary: split.vocabulary, transformer: transformer{d: split.vocabulary.D}}
 	if r.encoder, err = encode.Open(split.files.Root, cfg.Encode); err != nil {
 		return nil, err
 	}
@@ -142,11 +150,14 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 
 // checkInputs refuses a cache that was not made from the model and data named.
 func checkInputs(ctx context.Context, cfg TrainConfig, m refcache.Manifest) error {
-	want, err := inputIdentity(ctx, cfg.here(cfg.Model), cfg.ModelFile, cfg.DataHere())
+	if err := checkModel(m, cfg.here(cfg.Model), cfg.ModelFile); err != nil || len(cfg.Data) == 0 {
+		return err
+	}
+	data, err := datasets.Fingerprint(ctx, cfg.DataHere())
 	if err != nil {
 		return err
 	}
-	return m.Check(want)
+	return m.Check(map[string]string{"data": data})
 }
 
 func modelSHA256(path string) (string, error) {
@@ -156,20 +167,6 @@ func modelSHA256(path string) (string, error) {
 	}
 	sum, err := m.SHA256()
 	return sum, errors.Join(err, m.Close())
-}
-
-// limits are those of the settings, for what the backbone can do.
-func (r *reference) limits(cfg PrecomputeConfig) limits {
-	t := r.backbone.Traits()
-	l := limits{continuation: t.Continuation, tokens: cfg.BatchTokens, cached: math.MaxInt, kept: math.MaxInt, worth: worthTokens}
-	if t.CacheBytes > 0 {
-		l.cached = int(cfg.Memory / batchShare / t.CacheBytes)
-		l.kept = int(cfg.Memory / keptShare / t.CacheBytes)
-	}
-	if t.Continuation == models.NoContinuation {
-		l.worth = math.MaxInt
-	}
-	return l
 }
 
 // logps scores the completion tokens of sequences from their features with the

@@ -16,7 +16,7 @@ import (
 type stream struct {
 	cfgs    []TrainConfig // of the runs; the first says what all share
 	pass    string        // which of several, for people; "" for the only one
-	cache   *refcache.Reader
+	cache   cachedPairs
 	part    partition
 	product *product
 	report  Reporter
@@ -30,7 +30,7 @@ type stream struct {
 
 // newStreams puts runs together that train on the same batches, in the order of the first
 // of each.
-func newStreams(ctx context.Context, cfgs []TrainConfig, cache *refcache.Reader, report Reporter) ([]*stream, error) {
+func newStreams(ctx context.Context, cfgs []TrainConfig, cache cachedPairs, report Reporter) ([]*stream, error) {
 	groups := batchGroups(cfgs)
 	streams := make([]*stream, len(groups))
 	for i, group := range groups {
@@ -61,10 +61,10 @@ func batchGroups(cfgs []TrainConfig) (groups [][]TrainConfig) {
 }
 
 // newStream counts the pairs and checks what needs the count.
-func newStream(ctx context.Context, cfgs []TrainConfig, cache *refcache.Reader, report Reporter) (*stream, error) {
+func newStream(ctx context.Context, cfgs []TrainConfig, cache cachedPairs, report Reporter) (*stream, error) {
 	s := &stream{cfgs: cfgs, cache: cache, report: report, create: func() error { return nil }}
 	var err error
-	if s.part, err = newPartition(ctx, cache, cfgs[0].EvalFrac); err != nil {
+	if s.part, err = newPartition(ctx, cache.Reader, cfgs[0].EvalFrac); err != nil {
 		return nil, err
 	}
 	for _, cfg := range cfgs {
@@ -155,7 +155,8 @@ func (s *stream) loop(ctx context.Context) error {
 		return err
 	}
 	step := slices.MinFunc(open, func(a, b *trainer) int { return int(a.state.Step - b.state.Step) }).state.Step
-	feed := openFeed(whole, s.cache, s.part, s.cfgs[0], step)
+	last := slices.MaxFunc(open, func(a, b *trainer) int { return int(a.total - b.total) }).total
+	feed := openFeed(whole, s.cache, s.cfgs[0].BatchPairs, trainingBatches(s.cache.Reader, s.part, s.cfgs[0], step, last))
 	defer feed.close()
 	for ; len(open) > 0; step++ {
 		if ctx.Err() != nil {

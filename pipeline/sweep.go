@@ -272,7 +272,7 @@ func axesText(axes []SweepAxis) string {
 // that [Train] with its settings would have written. A run whose gradient is no longer
 // finite ends and the others go on; where all do, Sweep fails. Cancelling ctx ends all behind
 // the step in progress, with checkpoints, and base.Resume goes on with all.
-func Sweep(ctx context.Context, base TrainConfig, axes []SweepAxis, open OpenEngine, report Reporter) (SweepResult, error) {
+func Sweep(ctx context.Context, base TrainConfig, axes []SweepAxis, engines Engines, report Reporter) (SweepResult, error) {
 	p, err := PlanSweep(base, axes)
 	if err != nil {
 		return SweepResult{}, err
@@ -285,7 +285,7 @@ func Sweep(ctx context.Context, base TrainConfig, axes []SweepAxis, open OpenEng
 			lock.Release()
 		}
 	}()
-	ends, err := trainAll(ctx, p.cfgs, open, report, func() (err error) {
+	ends, err := trainAll(ctx, p.cfgs, engines, report, func() (err error) {
 		if lock, err = p.create(); err != nil || IsSweep(p.Out) {
 			return err
 		}

@@ -132,10 +132,10 @@ func TestSweepSharesTheProduct(t *testing.T) {
 	cfg := w.sweepConfig(w.cache(24))
 	cfg.EvalEvery = 2
 	var many, one loadCounter
-	_, err := Sweep(context.Background(), cfg, axesOf(t, "beta=0.1,0.2", "rank=2,3", "lr=0.01,0.02"), many.open, nil)
+	_, err := Sweep(context.Background(), cfg, axesOf(t, "beta=0.1,0.2", "rank=2,3", "lr=0.01,0.02"), Engines{Head: many.open}, nil)
 	must(t, err)
 	cfg.Out = w.path("run")
-	_, err = Train(context.Background(), cfg, one.open, nil)
+	_, err = Train(context.Background(), cfg, Engines{Head: one.open}, nil)
 	must(t, err)
 	if many != one || one.opened != 1 {
 		t.Errorf("eight runs opened %d engines and took %d products, one run %d and %d", many.opened, many.loads, one.opened, one.loads)
@@ -155,7 +155,7 @@ func killedSweep(t *testing.T, cfg TrainConfig, axes []SweepAxis, at int64, kill
 			return nil
 		}}, nil
 	}
-	_, err := Sweep(ctx, cfg, axes, open, nil)
+	_, err := Sweep(ctx, cfg, axes, Engines{Head: open}, nil)
 	if err != nil && !errors.Is(err, errKilled) {
 		t.Fatalf("error is %v, want that of the interruption", err)
 	}
@@ -225,14 +225,14 @@ func TestSweepPassesOverStepsThatNoRunNeeds(t *testing.T) {
 	killedSweep(t, again, axes, short+ahead, false)
 	must(t, os.RemoveAll(filepath.Join(again.Out, "early-stop=2")))
 	var n loadCounter
-	r, err := Sweep(context.Background(), again, axes, n.open, nil)
+	r, err := Sweep(context.Background(), again, axes, Engines{Head: n.open}, nil)
 	must(t, err)
 	for _, one := range r.Runs {
 		sameTree(t, checkpointFiles(t, filepath.Join(again.Out, one.Name)), checkpointFiles(t, filepath.Join(cfg.Out, one.Name)))
 	}
 	cfg.EarlyStop, cfg.Out = 2, w.path("short")
 	var first loadCounter
-	_, err = Train(context.Background(), cfg, first.open, nil)
+	_, err = Train(context.Background(), cfg, Engines{Head: first.open}, nil)
 	must(t, err)
 	if rest := int64(n.loads - first.loads); rest > 2*(long-ahead) {
 		t.Errorf("%d products behind those of the shorter run, for %d steps and their evaluations", rest, long-ahead)
@@ -372,7 +372,7 @@ func TestSweepRefuses(t *testing.T) {
 		return shiftedEngine{models.NewGonum(v)}, nil
 	}
 	var fresh *FreshHeadError
-	if _, err := Sweep(context.Background(), cfg, axes, shifted, nil); !errors.As(err, &fresh) || exists(cfg.Out) {
+	if _, err := Sweep(context.Background(), cfg, axes, Engines{Head: shifted}, nil); !errors.As(err, &fresh) || exists(cfg.Out) {
 		t.Errorf("heads that are not the reference: error is %v, a folder %v", err, exists(cfg.Out))
 	}
 	_, err := Sweep(context.Background(), cfg, axes, gonumEngine, nil)

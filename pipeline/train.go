@@ -14,8 +14,13 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/models"
 )
 
-// OpenEngine opens a head engine by its name, "ort" or "gonum".
-type OpenEngine func(name string, v *models.Vocabulary) (models.Engine, error)
+// Engines open what computes in training and evaluation, when it is needed.
+type Engines struct {
+	// Head opens a head engine by its name, "ort" or "gonum".
+	Head func(name string, v *models.Vocabulary) (models.Engine, error)
+	// Runtime opens what runs the model of a cache without features; others don't need it.
+	Runtime func() (Runtime, error)
+}
 
 // TrainResult says what a training run did.
 type TrainResult struct {
@@ -52,8 +57,8 @@ type TrainResult struct {
 // cfg.Out. Cancelling ctx ends it after the step in progress, with a checkpoint.
 // Resumed from any checkpoint, it ends in the same bytes as a run that was
 // never interrupted.
-func Train(ctx context.Context, cfg TrainConfig, open OpenEngine, report Reporter) (TrainResult, error) {
-	runs, err := trainAll(ctx, []TrainConfig{cfg}, open, report, nil)
+func Train(ctx context.Context, cfg TrainConfig, engines Engines, report Reporter) (TrainResult, error) {
+	runs, err := trainAll(ctx, []TrainConfig{cfg}, engines, report, nil)
 	if err != nil {
 		return TrainResult{}, err
 	}
@@ -69,7 +74,7 @@ type outcome struct {
 // trainAll trains a head for each of cfgs, which have cache and engine in common. Those
 // that train on the same batches do so together, in one pass over the cache.
 // create, unless nil, is called when all is checked, before the first run folder is made.
-func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report Reporter, create func() error) ([]outcome, error) {
+func trainAll(ctx context.Context, cfgs []TrainConfig, engines Engines, report Reporter, create func() error) ([]outcome, error) {
 	for i := range cfgs {
 		var err error
 		if cfgs[i], err = cfgs[i].resolve(); err != nil {
@@ -95,7 +100,12 @@ func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report R
 	if err := verifyCache(ctx, cache, report); err != nil {
 		return nil, err
 	}
-	streams, err := newStreams(ctx, cfgs, cache, report)
+	pairs, err := openPairs(cache, cfgs[0].here(cfgs[0].Model), cfgs[0].ModelFile, engines)
+	if err != nil {
+		return nil, err
+	}
+	defer pairs.features.close()
+	streams, err := newStreams(ctx, cfgs, pairs, report)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +113,7 @@ func trainAll(ctx context.Context, cfgs []TrainConfig, open OpenEngine, report R
 	if err != nil {
 		return nil, err
 	}
-	engine, err := open(cfgs[0].Engine, v)
+	engine, err := engines.Head(cfgs[0].Engine, v)
 	if err != nil {
 		return nil, err
 	}

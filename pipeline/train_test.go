@@ -110,7 +110,7 @@ func interrupt(t *testing.T, cfg TrainConfig, step int64, kill bool) {
 			return nil
 		}}, nil
 	}
-	if _, err := Train(ctx, cfg, open, nil); !errors.Is(err, errKilled) {
+	if _, err := Train(ctx, cfg, Engines{Head: open}, nil); !errors.Is(err, errKilled) {
 		t.Fatalf("error is %v, want that of the interruption", err)
 	}
 }
@@ -197,7 +197,7 @@ func TestTrainRefusesAHeadThatIsNotTheReference(t *testing.T) {
 		return shiftedEngine{models.NewGonum(v)}, nil
 	}
 	var fresh *FreshHeadError
-	if _, err := Train(context.Background(), cfg, open, nil); !errors.As(err, &fresh) {
+	if _, err := Train(context.Background(), cfg, Engines{Head: open}, nil); !errors.As(err, &fresh) {
 		t.Errorf("error is %v, want a *FreshHeadError", err)
 	}
 }
@@ -269,7 +269,8 @@ func TestFeed(t *testing.T) {
 		}
 		perEpoch := stepsPerEpoch(part.train, cfg.BatchPairs)
 		var all [][]string
-		feed := openFeed(context.Background(), cache, part, cfg, 0)
+		pairs := cachedPairs{cache, stored{}}
+		feed := openFeed(context.Background(), pairs, cfg.BatchPairs, trainingBatches(cache, part, cfg, 0, 2*perEpoch))
 		for range 2 * perEpoch {
 			rows, err := feed.next()
 			if err != nil {
@@ -298,7 +299,7 @@ func TestFeed(t *testing.T) {
 			}
 		}
 		step := rapid.Int64Range(0, 2*perEpoch-1).Draw(t, "step")
-		feed = openFeed(context.Background(), cache, part, cfg, step)
+		feed = openFeed(context.Background(), pairs, cfg.BatchPairs, trainingBatches(cache, part, cfg, step, 2*perEpoch))
 		defer feed.close()
 		rows, err := feed.next()
 		if err != nil {

@@ -38,7 +38,8 @@ type Verification struct {
 	// head's on the same unrounded hidden states, nats; Tolerance what is allowed.
 	MaxDiff   float64 `json:"max_diff"`
 	Tolerance float64 `json:"tolerance"`
-	// MaxRounding is how far the cache's rounding of features moves the head's.
+	// MaxRounding is how far the cache's rounding of features moves the head's; 0 where it
+	// keeps none.
 	MaxRounding  float64        `json:"max_rounding"`
 	FeatureDType refcache.DType `json:"feature_dtype"`
 	// MaxMoved is the largest distance of the policy from the reference on these tokens:
@@ -159,7 +160,7 @@ func (v *verifier) run(ctx context.Context, cache *refcache.Reader, pick func(pr
 }
 
 // completion compares one completion three ways: the model itself, the head on
-// the same hidden states, the head on the cached ones.
+// the same hidden states, the head on the cached ones, if there are some.
 func (v *verifier) completion(ctx context.Context, row *refcache.Row, chosen bool) error {
 	ids, ref, cached := completionRow(row, chosen)
 	seq := slices.Concat(row.Prompt, ids)
@@ -170,6 +171,9 @@ func (v *verifier) completion(ctx context.Context, row *refcache.Row, chosen boo
 	exact := &models.Run{IDs: seq[:len(seq)-1], From: len(row.Prompt) - 1}
 	if err := v.backbone.Run(ctx, []*models.Run{exact}); err != nil {
 		return err
+	}
+	if len(cached) == 0 {
+		cached = exact.Hidden
 	}
 	var head, rounded models.Tokens
 	if err := models.Score(ctx, v.engine, v.head, models.Rows{N: len(ids), Hidden: exact.Hidden, Targets: ids}, &head); err != nil {

@@ -116,7 +116,7 @@ func (d *demoRun) train(ctx context.Context) error {
 	d.stage(2, "train a policy head; a fifth of the prompts is held out",
 		fmt.Sprintf("train --cache %s --out %s --beta %g --epochs %d --eval-frac %g --eval-every %d",
 			cfg.Cache, cfg.Out, cfg.Beta, cfg.Epochs, cfg.EvalFrac, cfg.EvalEvery))
-	result, err := d.runTrain(ctx, cfg, func(_ string, v *models.Vocabulary) (models.Engine, error) { return d.rt.OpenEngine(v) })
+	result, err := d.runTrain(ctx, cfg, pipeline.Engines{Head: func(_ string, v *models.Vocabulary) (models.Engine, error) { return d.rt.OpenEngine(v) }})
 	if err != nil {
 		return err
 	}

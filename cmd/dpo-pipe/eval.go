@@ -29,6 +29,8 @@ func (a *app) evalCommand() *cli.Command {
 			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
 			&cli.StringFlag{Name: "checkpoint", Usage: "checkpoint `FOLDER`, for example RUN/last or RUN/best"},
 			&cli.StringFlag{Name: "against", Usage: "compare with this checkpoint `FOLDER` on the same pairs"},
+			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`; run it where the cache keeps no features", DefaultText: "there, the run's"},
+			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
 			&cli.StringSliceFlag{Name: dataFlag, Usage: "the data files of the cache: tells accuracy by source and score gap"},
 			&cli.BoolFlag{Name: "all", Usage: "score every pair, not only those held out"},
 			&cli.StringFlag{Name: "engine", Value: "ort", Usage: "who multiplies matrices: ort or gonum"},
@@ -39,7 +41,8 @@ func (a *app) evalCommand() *cli.Command {
 
 func (a *app) eval(c *cli.Context) error {
 	cfg := pipeline.EvalConfig{
-		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), Against: c.String("against"), Data: c.StringSlice(dataFlag), All: c.Bool("all"), Engine: c.String("engine"),
+		Cache: c.String("cache"), Checkpoint: c.String("checkpoint"), Against: c.String("against"),
+		Model: c.String("model"), ModelFile: c.String("model-file"), Data: c.StringSlice(dataFlag), All: c.Bool("all"), Engine: c.String("engine"),
 	}
 	if err := cfg.Validate(); err != nil {
 		return err

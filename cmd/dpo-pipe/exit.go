@@ -138,6 +138,10 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitUsage, "dpo-pipe versions PLACE lists what there is"
 	case is[*publish.DamagedError](err):
 		return exitFailed, "nothing was changed; go to another version by rollback --to, or publish this one under another name"
+	case is[*pipeline.NoFeaturesError](err):
+		return exitUsage, "--model FOLDER names it; a cache made with --features f16, bf16 or f32 needs none"
+	case is[*refcache.FeatureError](err):
+		return featureHint(err)
 	case is[*encode.NoTemplateError](err):
 		return exitUsage, "--chat-template FILE names one, --chat-template none does without"
 	case is[*pipeline.BadDataError](err):
@@ -158,6 +162,20 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitFailed, "take the file from a copy, or write it again by the command that made it"
 	}
 	return exitFailed, ""
+}
+
+// featureHint names the dtypes that hold what one can't.
+func featureHint(err error) (code int, hint string) {
+	e, _ := errors.AsType[*refcache.FeatureError](err)
+	wider := e.Wider()
+	if len(wider) == 0 {
+		return exitFailed, "" // the model's own number is not finite
+	}
+	flags := make([]string, len(wider))
+	for i, dt := range wider {
+		flags[i] = fmt.Sprintf("--features %s", dt)
+	}
+	return exitUsage, strings.Join(flags, " or ") + " with another --out: the precision is less or the cache larger, the range wider"
 }
 
 // is reports whether err is or wraps an error of type E.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +60,9 @@ func TestExitCodes(t *testing.T) {
 		{"full disk, join", joining, pathError(syscall.ENOSPC), exitEnvironment, "the same command joins"},
 		{"pairs would be dropped", "precompute-ref", &pipeline.PruneError{}, exitUsage, "--prune"},
 		{"cache is a mount point", "precompute-ref", &refcache.MountError{}, exitUsage, ""},
+		{"hidden state out of range", "precompute-ref", &refcache.FeatureError{Value: 7e4, DType: refcache.F16}, exitUsage, "--features bf16 or --features f32"},
+		{"hidden state not finite", "precompute-ref", &refcache.FeatureError{Value: float32(math.Inf(1)), DType: refcache.F32}, exitFailed, ""},
+		{"cache without features", "train", &pipeline.NoFeaturesError{}, exitUsage, "--model FOLDER"},
 		{"no cache", "train", fmt.Errorf("refcache: %w: no manifest.json", refcache.ErrNotCache), exitUsage, ""},
 		{"unfinished cache", "train", fmt.Errorf("refcache: %w", refcache.ErrIncomplete), exitUsage, "precompute-ref"},
 		{"damaged cache", "train", fmt.Errorf("refcache: %w", refcache.ErrCorrupt), exitFailed, "remove the cache"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 	"github.com/dpo-pipe/dpo-pipe/store"
 )
@@ -101,5 +102,9 @@ func printExport(w io.Writer, r pipeline.ExportResult) {
 	v := r.Verified
 	fmt.Fprintf(w, "verified on %s tokens of %d held-out pairs: log-probs differ from the head's by at most %.1e nats a token\n",
 		thousands(v.Tokens), v.Pairs, v.MaxDiff)
-	fmt.Fprintf(w, "  (allowed %.0e; rounding cached features to %s moves them by at most %.1e)\n", v.Tolerance, v.FeatureDType, v.MaxRounding)
+	fmt.Fprintf(w, "  (allowed %.0e", v.Tolerance)
+	if v.FeatureDType != refcache.None {
+		fmt.Fprintf(w, "; rounding cached features to %s moves them by at most %.1e", v.FeatureDType, v.MaxRounding)
+	}
+	fmt.Fprintln(w, ")")
 }

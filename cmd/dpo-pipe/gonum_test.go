@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
+	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 	"github.com/dpo-pipe/dpo-pipe/models"
+	"github.com/dpo-pipe/dpo-pipe/onnx"
 )
 
 // invoke runs the program in this process.
@@ -94,6 +97,39 @@ func TestWithoutARuntime(t *testing.T) {
 	code, _, stderr := invoke("doctor")
 	if code != exitEnvironment || !strings.Contains(stderr, "ONNX Runtime") {
 		t.Errorf("a command that needs ONNX Runtime exits with %d and says %q, want %d", code, stderr, exitEnvironment)
+	}
+}
+
+// TestCacheWithoutFeaturesNeedsARuntime says so, whatever the engine.
+func TestCacheWithoutFeaturesNeedsARuntime(t *testing.T) {
+	t.Setenv("DPO_PIPE_ORT_LIB", filepath.Join(t.TempDir(), "nowhere"))
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Load(filepath.Join(dir, "model", "model.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	model, err := m.SHA256()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := filepath.Join(dir, "cache")
+	w, err := refcache.Create(cache, refcache.Manifest{
+		Identity: map[string]string{"model": model, "batch_tokens": "64", "memory": "1000"}, D: 1, V: 2, FeatureDType: refcache.None,
+	}, refcache.Head{V: 2, D: 1, Weight: []float32{1, 2}, Scale: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := refcache.Row{Chosen: []int32{0}, Rejected: []int32{1}, ChosenRefLogps: []float32{-1}, RejectedRefLogps: []float32{-2}, Weight: 1}
+	if err := errors.Join(w.WritePart([]refcache.Row{row}, refcache.Position{Rows: 1}), w.Finish(refcache.Position{Rows: 1})); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := invoke("train", "--cache", cache, "--out", filepath.Join(dir, "run"), "--engine", "gonum", "--eval-frac", "0", "--model", filepath.Join(dir, "model"))
+	if code != exitEnvironment || !strings.Contains(stderr, "the cache keeps no features, the model has to be run") || !strings.Contains(stderr, "ONNX Runtime") {
+		t.Errorf("exits with %d and says %q, want %d", code, stderr, exitEnvironment)
 	}
 }
 

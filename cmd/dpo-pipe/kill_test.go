@@ -21,11 +21,11 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 )
 
-// kills is how often each command is killed at a random moment, sweepKills how often one
-// that is several of them.
+// kills is how often each command is killed at a random moment, slowKills how often one
+// that takes as long as several of them.
 const (
-	kills      = 20
-	sweepKills = 8
+	kills     = 20
+	slowKills = 8
 )
 
 // TestKilledCommandsResume kills precompute-ref and train with SIGKILL at random
@@ -50,6 +50,12 @@ func TestKilledCommandsResume(t *testing.T) {
 	}
 	killAndCompare(t, dir, "cache", kills, precompute, everything)
 	killAndCompare(t, dir, "run", kills, train, lastCheckpoint)
+	if out, err := command(t.Context(), t, dir, append(precompute("no-features"), "--features", "none")...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	killAndCompare(t, dir, "run-without-features", slowKills, func(out string) []string {
+		return append(train(out), "--cache", "no-features", "--model", "model")
+	}, lastCheckpoint)
 	runs := []string{"loss=sigmoid,epochs=1", "loss=sigmoid,epochs=2", "loss=aot,epochs=1", "loss=aot,epochs=2"}
 	sweep := func(out string) []string {
 		return []string{
@@ -57,7 +63,7 @@ func TestKilledCommandsResume(t *testing.T) {
 			"--sweep", "loss=sigmoid,aot", "--sweep", "epochs=1,2",
 		}
 	}
-	killAndCompare(t, dir, "sweep", sweepKills, sweep, func(t *testing.T, sweep string) map[string]string {
+	killAndCompare(t, dir, "sweep", slowKills, sweep, func(t *testing.T, sweep string) map[string]string {
 		files := map[string]string{}
 		for _, run := range runs {
 			for name, content := range lastCheckpoint(t, filepath.Join(sweep, run)) {

@@ -40,7 +40,7 @@ func (a *app) precomputeCommand() *cli.Command {
 		&cli.StringFlag{Name: "out", Usage: "cache `FOLDER` to write"},
 		&cli.IntFlag{Name: "max-length", Value: def.Encode.MaxLength, Usage: "longest prompt and completion together, tokens"},
 		&cli.StringFlag{Name: "truncation", Value: string(def.Encode.Truncation), Usage: "what of a longer one is kept: keep_start or keep_end"},
-		&cli.StringFlag{Name: "features", Value: string(def.Features), Usage: "how hidden states are stored: f16 or f32"},
+		&cli.StringFlag{Name: "features", Aliases: []string{"feature-dtype"}, Value: string(def.Features), Usage: "how hidden states are stored: " + refcache.DTypeNames + " (train and eval run the model)"},
 		&cli.IntFlag{Name: "batch-tokens", Value: def.BatchTokens, Usage: "tokens of one run of the model, padding included"},
 		&cli.StringFlag{Name: "memory", Usage: "`BYTES` (512m, 4g) of keys and values kept and copied at once; less means less sharing", DefaultText: "by the machine: " + bytesText(def.Memory)},
 		&cli.IntFlag{Name: "part-pairs", Value: def.PartPairs, Usage: "most pairs in one part of the cache, the work a kill can lose"},

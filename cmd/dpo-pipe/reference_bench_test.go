@@ -156,18 +156,9 @@ func (r *referenceBench) conversations(system int) []conversation {
 
 // pass is the product's.
 func (r *referenceBench) pass(b *testing.B, pairs []conversation) (spent, pipeline.PrecomputeResult) {
-	var data strings.Builder
-	encoder := json.NewEncoder(&data)
-	for _, p := range pairs {
-		if err := encoder.Encode(p); err != nil {
-			b.Fatal(err)
-		}
-	}
 	dir := b.TempDir()
 	file := filepath.Join(dir, "pairs.jsonl")
-	if err := os.WriteFile(file, []byte(data.String()), 0o666); err != nil {
-		b.Fatal(err)
-	}
+	writeLines(b, file, pairs)
 	rt, err := newRuntime(runtimeOptions{provider: "cpu"})
 	if err != nil {
 		b.Skip(err)

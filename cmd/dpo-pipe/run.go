@@ -100,7 +100,7 @@ func (a *app) jobOptions(c *cli.Context) (opt job.Options, end func(), err error
 		OpenRuntime: func(r job.Runtime) (pipeline.Runtime, error) {
 			return a.rt(runtimeOptions{r.Library, r.Provider, r.Threads})
 		},
-		OpenEngine: func(r job.Runtime) pipeline.OpenEngine {
+		Engines: func(r job.Runtime) pipeline.Engines {
 			return a.engines(runtimeOptions{r.Library, r.Provider, r.Threads})
 		},
 		OpenPlace: func(path string) (job.Place, error) { return a.places(c).openPlace(c.Context, path) },

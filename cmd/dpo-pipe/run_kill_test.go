@@ -74,7 +74,7 @@ func TestKilledJobsResume(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(5, 6))
 	killed, resumed := 0, 0
-	for killed < sweepKills {
+	for killed < slowKills {
 		dir := jobWorld(t, killedJob)
 		for day, pairs := range []string{"80", "120"} {
 			grow(t, dir, pairs)

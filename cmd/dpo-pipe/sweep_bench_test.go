@@ -89,7 +89,7 @@ func sweepOnce(b *testing.B, rt pipeline.Runtime, cache, out string, texts ...st
 		return timedEngine{e, &c}, err
 	}
 	start, before := time.Now(), cpuSeconds(b)
-	if _, err := pipeline.Sweep(b.Context(), cfg, axes, open, nil); err != nil {
+	if _, err := pipeline.Sweep(b.Context(), cfg, axes, pipeline.Engines{Head: open}, nil); err != nil {
 		b.Fatal(err)
 	}
 	c.wall, c.cpu = time.Since(start).Seconds(), cpuSeconds(b)-before

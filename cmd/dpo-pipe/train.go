@@ -38,7 +38,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "cache", Usage: "reference cache `FOLDER`"},
 			&cli.StringFlag{Name: "out", Usage: "run `FOLDER` to write"},
 			&cli.BoolFlag{Name: "resume", Usage: "go on from the run's last checkpoint; starts it where there is none"},
-			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`"},
+			&cli.StringFlag{Name: "model", Usage: "check that the cache was made from this model `FOLDER`; run it where the cache keeps no features"},
 			&cli.StringFlag{Name: "model-file", Usage: "the .onnx `FILE` to take in it"},
 			&cli.StringSliceFlag{Name: dataFlag, Usage: "check that the cache was made from these data `FILES`"},
 			&cli.StringFlag{Name: "head", Value: d.Head, Usage: "policy head: " + pipeline.HeadNames()},
@@ -238,25 +238,33 @@ func (p *places) keep(ctx context.Context, cfg *pipeline.TrainConfig) error {
 	return nil
 }
 
-func (a *app) runTrain(ctx context.Context, cfg pipeline.TrainConfig, engines pipeline.OpenEngine) (pipeline.TrainResult, error) {
+func (a *app) runTrain(ctx context.Context, cfg pipeline.TrainConfig, engines pipeline.Engines) (pipeline.TrainResult, error) {
 	p := newProgress(a.stderr)
 	defer p.end()
 	return pipeline.Train(ctx, cfg, engines, p.report)
 }
 
-// engines opens head engines by name; the runtime is opened by the first one
+// engines opens head engines by name; the runtime is opened by the first thing
 // that needs it.
-func (a *app) engines(opt runtimeOptions) pipeline.OpenEngine {
-	return func(name string, v *models.Vocabulary) (models.Engine, error) {
+func (a *app) engines(opt runtimeOptions) pipeline.Engines {
+	var rt pipeline.Runtime
+	open := func() (_ pipeline.Runtime, err error) {
+		if rt == nil {
+			rt, err = a.rt(opt)
+		}
+		return rt, err
+	}
+	head := func(name string, v *models.Vocabulary) (models.Engine, error) {
 		if name == "gonum" {
 			return models.NewGonum(v), nil
 		}
-		rt, err := a.rt(opt)
+		rt, err := open()
 		if err != nil {
 			return nil, err
 		}
 		return rt.OpenEngine(v)
 	}
+	return pipeline.Engines{Head: head, Runtime: open}
 }
 
 func printTrain(w io.Writer, r pipeline.TrainResult) {

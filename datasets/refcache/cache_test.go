@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -43,6 +44,9 @@ func testRow(i, d int, dt DType) Row {
 	}
 	binary.BigEndian.PutUint64(r.ID[:], uint64(i))
 	binary.LittleEndian.PutUint64(r.PromptKey[len(r.PromptKey)-8:], rng.Uint64())
+	if dt == None {
+		r.ChosenFeatures, r.RejectedFeatures = nil, nil
+	}
 	Round(r.ChosenFeatures, dt)
 	Round(r.RejectedFeatures, dt)
 	return r
@@ -108,7 +112,7 @@ var sameRow = cmp.Options{cmpopts.EquateEmpty()}
 
 func TestRowsReadBackAsWritten(t *testing.T) {
 	t.Parallel()
-	for _, dt := range []DType{F16, F32} {
+	for _, dt := range []DType{F16, BF16, F32, None} {
 		for _, n := range []int{1, 2, 3, maxBatchRows - 1, maxBatchRows, maxBatchRows + 1, 2*maxBatchRows + 1} {
 			for _, partRows := range []int{1000, 50} {
 				t.Run(fmt.Sprintf("%s/rows=%d/part=%d", dt, n, partRows), func(t *testing.T) {
@@ -153,7 +157,7 @@ func TestRowsReadBackAsWritten(t *testing.T) {
 func TestAnyRowsReadBack(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		s := shape{d: rapid.IntRange(1, 4).Draw(t, "D"), dtype: rapid.SampledFrom([]DType{F16, F32}).Draw(t, "dtype")}
+		s := shape{d: rapid.IntRange(1, 4).Draw(t, "D"), dtype: rapid.SampledFrom([]DType{F16, BF16, F32, None}).Draw(t, "dtype")}
 		batchRows := rapid.IntRange(1, 9).Draw(t, "batch rows")
 		n := max(1, rapid.IntRange(0, 4).Draw(t, "batches")*batchRows+rapid.IntRange(-1, 1).Draw(t, "off by"))
 		rows := testRows(rapid.IntRange(0, 1<<20).Draw(t, "seed"), n, s.d, s.dtype)
@@ -292,7 +296,8 @@ func TestWritePartRefuses(t *testing.T) {
 		"log-probs":    {func(r *Row) { r.RejectedRefLogps = nil }, "0 log-probs"},
 		"NaN log-prob": {func(r *Row) { r.ChosenRefLogps[0] /= 0; r.ChosenRefLogps[0] *= 0 }, "token 0 is NaN"},
 		"features":     {func(r *Row) { r.ChosenFeatures = r.ChosenFeatures[1:] }, "want 2 per token"},
-		"overflow":     {func(r *Row) { r.RejectedFeatures[1] = 65520 }, "rejected token 0 is 65520, want a finite number (f16 ends at 65504: use --features f32)"},
+		"overflow":     {func(r *Row) { r.RejectedFeatures[1] = 65520 }, "rejected token 0 is 65520, want at most 65504 in size, the most that f16 holds"},
+		"no number":    {func(r *Row) { r.RejectedFeatures[1] = float32(math.Inf(1)) }, "rejected token 0 is +Inf, want a finite number"},
 	} {
 		dir := t.TempDir()
 		m, h := testManifest(d, F16)

@@ -2,6 +2,7 @@ package refcache
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/apache/arrow/go/v17/arrow"
 
@@ -41,6 +42,19 @@ type shape struct {
 	dtype DType
 }
 
+// columns lists the columns that a part has: all, or without features those beside them.
+func (s shape) columns() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for c := range numColumns {
+			if (s.dtype != None || !isFeatures(c)) && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+func isFeatures(c int) bool { return c == colChosenFeatures || c == colRejectedFeatures }
+
 // isList reports whether each row of column c is a list.
 func isList(c int) bool { return c != colID && c != colWeight && c != colPromptKey }
 
@@ -67,7 +81,7 @@ const (
 
 // batchRows returns the rows of a record batch.
 func (s shape) batchRows() int {
-	return min(maxBatchRows, max(1, batchBudget/s.width(colChosenFeatures)))
+	return min(maxBatchRows, max(1, batchBudget/max(1, s.width(colChosenFeatures))))
 }
 
 // buffers returns how many Arrow buffers and field nodes column c has: a validity bitmap and
@@ -77,7 +91,7 @@ func buffers(c int) (bufs, nodes int) {
 	switch {
 	case !isList(c):
 		return 2, 1
-	case c == colChosenFeatures || c == colRejectedFeatures:
+	case isFeatures(c):
 		return 5, 3
 	default:
 		return 4, 2
@@ -86,7 +100,7 @@ func buffers(c int) (bufs, nodes int) {
 
 // types returns the name of each column's type as [describeField] gives it.
 func (s shape) types() [numColumns]string {
-	values := map[DType]string{F16: "float16", F32: "float32"}[s.dtype]
+	values := map[DType]string{F16: "float16", BF16: "uint16", F32: "float32"}[s.dtype]
 	features := fmt.Sprintf("list<%s[%d]>", values, s.d)
 	return [numColumns]string{
 		fmt.Sprintf("binary[%d]", idBytes), "list<int32>", "list<int32>", "list<int32>", "list<float32>", "list<float32>",
@@ -103,9 +117,13 @@ func (s shape) schema() *arrow.Schema {
 		&arrow.FixedSizeBinaryType{ByteWidth: idBytes}, ids, ids, ids, logps, logps, features, features, arrow.PrimitiveTypes.Float32,
 		&arrow.FixedSizeBinaryType{ByteWidth: keyBytes},
 	}
-	fields := make([]arrow.Field, numColumns)
-	for c := range fields {
-		fields[c] = arrow.Field{Name: columnNames[c], Type: types[c]}
+	var fields []arrow.Field
+	for c := range s.columns() {
+		field := arrow.Field{Name: columnNames[c], Type: types[c]}
+		if isFeatures(c) {
+			field.Metadata = s.dtype.metadata()
+		}
+		fields = append(fields, field)
 	}
 	return arrow.NewSchema(fields, nil)
 }

@@ -55,10 +55,10 @@ func (e *encoder) record(rows []Row) arrow.Record {
 	for i := range rows {
 		e.add(&rows[i])
 	}
-	columns := make([]arrow.Array, numColumns)
-	for c := range columns {
-		data := e.column(c, len(rows))
-		columns[c] = array.MakeFromData(data)
+	var columns []arrow.Array
+	for c := range e.columns() {
+		data := e.column(c, e.schema.Field(len(columns)).Type, len(rows))
+		columns = append(columns, array.MakeFromData(data))
 		data.Release()
 	}
 	rec := array.NewRecord(e.schema, columns, int64(len(rows)))
@@ -100,8 +100,7 @@ func (e *encoder) endList(c int) {
 }
 
 // column returns column c of n rows over the encoder's buffers.
-func (e *encoder) column(c, n int) arrow.ArrayData {
-	typ := e.schema.Field(c).Type
+func (e *encoder) column(c int, typ arrow.DataType, n int) arrow.ArrayData {
 	values := memory.NewBufferBytes(e.data[c])
 	list, ok := typ.(*arrow.ListType)
 	if !ok {

@@ -195,7 +195,7 @@ func (m *Manifest) validate() error {
 		return fmt.Errorf("d is %d, v %d, batch_rows %d, want 1 to %d", m.D, m.V, m.BatchRows, most)
 	}
 	if _, err := ParseDType(string(m.FeatureDType)); err != nil {
-		return fmt.Errorf("feature dtype is %q, want f16 or f32", m.FeatureDType)
+		return fmt.Errorf("feature dtype is %q, want %s", m.FeatureDType, DTypeNames)
 	}
 	if s := m.Shard; s != nil && (s.Of < 1 || s.Index < 0 || s.Index >= s.Of) {
 		return fmt.Errorf("shard is %v, want 0 to %d", s, s.Of-1)

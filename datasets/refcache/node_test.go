@@ -53,7 +53,7 @@ type nodeRow struct {
 func TestAnotherArrowReadsTheSame(t *testing.T) {
 	t.Parallel()
 	modules := nodeModules(t)
-	for _, dt := range []DType{F16, F32} {
+	for _, dt := range []DType{F16, BF16, F32, None} {
 		const d, n = 5, maxBatchRows + 3
 		rows := testRows(0, n, d, dt)
 		part := filepath.Join(writeCache(t, rows, n, d, dt), partName(0))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 // part finds the bytes of any row of an Arrow IPC file without reading the rest.
@@ -118,12 +119,13 @@ func (p *part) checkSchema(schema table, at int64) error {
 		return p.corrupt(at, "big-endian")
 	}
 	start, n := schema.vector(1, 4)
-	if n != numColumns {
-		return p.corrupt(at, "%d columns, want %d", n, numColumns)
+	if want := len(slices.Collect(p.columns())); n != want {
+		return p.corrupt(at, "%d columns, want %d", n, want)
 	}
-	types := p.types()
-	for c := range numColumns {
-		field := schema.element(start, c)
+	types, i := p.types(), 0
+	for c := range p.columns() {
+		field := schema.element(start, i)
+		i++
 		if name, have := field.text(0), describeField(field, 0); name != columnNames[c] || have != types[c] {
 			return p.corrupt(at, "column %d is %.40q of %s, want %q of %s", c, name, have, columnNames[c], types[c])
 		}
@@ -187,7 +189,7 @@ func (p *part) parseBatch(f *flat, b block, rows int) (*batch, error) {
 	nodes, numNodes := rec.vector(1, 16)
 	bufs, numBufs := rec.vector(2, 16)
 	wantBufs, wantNodes := 0, 0
-	for c := range numColumns {
+	for c := range p.columns() {
 		n, m := buffers(c)
 		wantBufs, wantNodes = wantBufs+n, wantNodes+m
 	}
@@ -200,7 +202,7 @@ func (p *part) parseBatch(f *flat, b block, rows int) (*batch, error) {
 		}
 	}
 	out := &batch{rows: rows}
-	for c := range numColumns {
+	for c := range p.columns() {
 		n, _ := buffers(c)
 		if err := p.locate(out, c, f, bufs, n, b); err != nil {
 			return nil, err

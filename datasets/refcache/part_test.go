@@ -108,6 +108,8 @@ func TestOtherSchemaIsCorrupt(t *testing.T) {
 	}{
 		{shape{d: 4, dtype: F16}, "list<float16[3]>, want"},
 		{shape{d: 3, dtype: F32}, `want "chosen_features" of list<float32[3]>`},
+		{shape{d: 3, dtype: None}, "10 columns, want 8"},
+		{shape{d: 3, dtype: BF16}, `want "chosen_features" of list<uint16[3]>`},
 	} {
 		if _, err := readAll(data, 2, 2, c.shape); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want ErrCorrupt with %q", err, c.want)
@@ -135,7 +137,7 @@ func FuzzPart(f *testing.F) {
 // TestArrowReadsTheSame reads the parts with Arrow's own reader.
 func TestArrowReadsTheSame(t *testing.T) {
 	t.Parallel()
-	for _, dt := range []DType{F16, F32} {
+	for _, dt := range []DType{F16, BF16, F32, None} {
 		const d, n = 3, maxBatchRows + 5
 		rows := testRows(0, n, d, dt)
 		dir := writeCache(t, rows, n, d, dt)
@@ -186,13 +188,18 @@ func arrowRow(rec arrow.Record, k int) Row {
 		if v, ok := values.(*array.Float32); ok {
 			return v.Float32Values()[from:to]
 		}
+		if v, ok := values.(*array.Uint16); ok {
+			return widenBfloat16(v.Uint16Values()[from:to])
+		}
 		return widen(values.(*array.Float16).Values()[from:to])
 	}
 	r := Row{
 		Prompt: ids("prompt_ids"), Chosen: ids("chosen_ids"), Rejected: ids("rejected_ids"),
 		ChosenRefLogps: floats("chosen_ref_logps"), RejectedRefLogps: floats("rejected_ref_logps"),
-		ChosenFeatures: floats("chosen_features"), RejectedFeatures: floats("rejected_features"),
 		Weight: column("weight").(*array.Float32).Value(k),
+	}
+	if rec.Schema().HasField("chosen_features") {
+		r.ChosenFeatures, r.RejectedFeatures = floats("chosen_features"), floats("rejected_features")
 	}
 	copy(r.ID[:], column("pair_id").(*array.FixedSizeBinary).Value(k))
 	copy(r.PromptKey[:], column("prompt_key").(*array.FixedSizeBinary).Value(k))
@@ -203,6 +210,16 @@ func widen(bits []float16.Num) []float32 {
 	out := make([]float32, len(bits))
 	for i, b := range bits {
 		out[i] = halves()[b.Uint16()]
+	}
+	return out
+}
+
+// widenBfloat16 takes values apart by what bfloat16 is: a sign, eight bits of exponent,
+// seven of fraction.
+func widenBfloat16(bits []uint16) []float32 {
+	out := make([]float32, len(bits))
+	for i, b := range bits {
+		out[i] = float32(bfloat16Value(b))
 	}
 	return out
 }

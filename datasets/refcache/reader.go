@@ -131,8 +131,8 @@ func (r *Reader) replaced() bool {
 	return err != nil || !os.SameFile(mine, there)
 }
 
-// Row reads row i in [0, Len) into dst, whose slices it reuses. It panics where i is out of
-// range.
+// Row reads row i in [0, Len) into dst, whose slices it reuses; its features are empty where
+// the cache has none. It panics where i is out of range.
 func (r *Reader) Row(i int64, dst *Row) error {
 	return r.with(i, func(p *part, b *batch, k int) error {
 		if err := r.ids(p, b, k, dst); err != nil {
@@ -265,6 +265,7 @@ func (r *Reader) values(p *part, b *batch, k int, dst *Row) error {
 		return err
 	}
 	dst.Weight = weightOf(raw)
+	dst.ChosenFeatures, dst.RejectedFeatures = dst.ChosenFeatures[:0], dst.RejectedFeatures[:0]
 	for _, c := range []struct {
 		column int
 		dtype  DType
@@ -276,6 +277,9 @@ func (r *Reader) values(p *part, b *batch, k int, dst *Row) error {
 		{colRejectedLogps, F32, &dst.RejectedRefLogps, len(dst.Rejected)},
 		{colRejectedFeatures, p.dtype, &dst.RejectedFeatures, len(dst.Rejected) * p.d},
 	} {
+		if c.dtype == None {
+			continue
+		}
 		if raw, err = r.bytes(p, b, c.column, k); err != nil {
 			return err
 		}

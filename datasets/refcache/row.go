@@ -17,7 +17,8 @@ type Row struct {
 	// tokens, nats, one per token.
 	ChosenRefLogps, RejectedRefLogps []float32
 	// ChosenFeatures and RejectedFeatures are the hidden states [T,D] before the head,
-	// row-major, already rounded to the stored dtype. Row t predicts completion token t.
+	// row-major, already rounded to the stored dtype, or empty where that is [None]. Row t
+	// predicts completion token t.
 	ChosenFeatures, RejectedFeatures []float32
 	// Weight is the pair's weight in the loss.
 	Weight float32
@@ -31,7 +32,7 @@ type FeatureError struct {
 	// ID names the pair, Side is "chosen" or "rejected".
 	ID   datasets.ID
 	Side string
-	// Token is the completion token, Value what was to be stored (after rounding).
+	// Token is the completion token, Value its state before rounding.
 	Token int
 	Value float32
 	DType DType
@@ -39,11 +40,24 @@ type FeatureError struct {
 
 // Error implements error.
 func (e *FeatureError) Error() string {
-	text := fmt.Sprintf("refcache: pair %v: hidden state of %s token %d is %v, want a finite number", e.ID, e.Side, e.Token, e.Value)
-	if e.DType == F16 {
-		text += " (f16 ends at 65504: use --features f32)"
+	text := fmt.Sprintf("refcache: pair %v: hidden state of %s token %d is %v, want ", e.ID, e.Side, e.Token, e.Value)
+	if !finite(e.Value) {
+		return text + "a finite number"
 	}
-	return text
+	return text + fmt.Sprintf("at most %.5g in size, the most that %s holds", largest[e.DType], e.DType)
+}
+
+// largest is the largest finite value of a dtype.
+var largest = map[DType]float32{F16: 65504, BF16: fromBfloat16(0x7f7f), F32: math.MaxFloat32}
+
+// Wider lists the dtypes that hold the value, smallest first.
+func (e *FeatureError) Wider() (wider []DType) {
+	for _, dt := range []DType{F16, BF16, F32} {
+		if finite(dt.nearest(e.Value)) {
+			wider = append(wider, dt)
+		}
+	}
+	return wider
 }
 
 // check reports what makes r unfit to be stored.
@@ -57,6 +71,9 @@ func (r *Row) check(d int, dt DType) error {
 func (r *Row) checkSide(side string, d int, dt DType, ids []int32, logps, features []float32) error {
 	if len(ids) == 0 {
 		return fmt.Errorf("refcache: pair %v: %s has no tokens", r.ID, side)
+	}
+	if dt == None {
+		d = 0
 	}
 	if len(logps) != len(ids) || len(features) != len(ids)*d {
 		return fmt.Errorf("refcache: pair %v: %s has %d tokens, %d log-probs and %d feature values, want %d per token",

@@ -67,13 +67,17 @@ func (s Summary) Lines() [][2]string {
 	if s.Head.Softcap > 0 {
 		head += fmt.Sprintf(", softcap %v", s.Head.Softcap)
 	}
+	features := fmt.Sprintf("%d wide, %s", s.D, s.FeatureDType)
+	if s.FeatureDType == None {
+		features += ": who reads the cache runs the model"
+	}
 	lines := [][2]string{
 		{"reference cache", fmt.Sprintf("format %d, %s", s.Format, state)},
 		{"rows", fmt.Sprintf("%d in %d parts, %d bytes", s.Rows, s.Parts, s.Bytes)},
 		{"source rows", fmt.Sprintf("%d read, %d kept, %d dropped", c.Read, c.Kept, c.Dropped.Rows())},
 		{"tokens", fmt.Sprintf("%d prompt, %d chosen, %d rejected", c.PromptTokens, c.ChosenTokens, c.RejectedTokens)},
 		{"pairs", fmt.Sprintf("%d truncated, %d with the completion encoded apart", c.Truncated, c.Apart)},
-		{"features", fmt.Sprintf("%d wide, %s", s.D, s.FeatureDType)},
+		{"features", features},
 		{"LM head", head},
 	}
 	for _, d := range c.Dropped.Drops {
