@@ -23,7 +23,7 @@ import (
 func eachBucket(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("server in process", func(t *testing.T) {
 		backend := s3mem.New()
-		if err := backend.CreateBucket("b"); err != nil {
+		if err := backend.CreateBucket("bkt"); err != nil {
 			t.Fatal(err)
 		}
 		web := httptest.NewServer(gofakes3.New(backend).Server())
@@ -32,12 +32,12 @@ func eachBucket(t *testing.T, test func(t *testing.T, url string)) {
 		t.Setenv("AWS_ACCESS_KEY_ID", "key")
 		t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 		t.Setenv(store.CacheVariable, t.TempDir())
-		test(t, "s3://b/policies")
+		test(t, "s3://bkt/policies")
 	})
 	t.Run("versitygw", func(t *testing.T) {
-		storetest.Start(t, []string{"b"})
+		storetest.Start(t, []string{"bkt"})
 		t.Setenv(store.CacheVariable, t.TempDir())
-		test(t, "s3://b/policies")
+		test(t, "s3://bkt/policies")
 	})
 }
 

@@ -25,12 +25,12 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/store/storetest"
 )
 
-// storeServer starts an S3 server with the bucket b in this process, for this test and the
+// storeServer starts an S3 server with the bucket bkt in this process, for this test and the
 // commands that it runs. refuse, unless nil, says which requests are not allowed.
 func storeServer(t *testing.T, refuse func(*http.Request) bool) {
 	t.Helper()
 	backend := s3mem.New()
-	if err := backend.CreateBucket("b"); err != nil {
+	if err := backend.CreateBucket("bkt"); err != nil {
 		t.Fatal(err)
 	}
 	fake := gofakes3.New(backend).Server()
@@ -129,7 +129,7 @@ func TestStores(t *testing.T) {
 		jobOnURLs(t)
 	})
 	t.Run("versitygw", func(t *testing.T) {
-		storetest.Start(t, []string{"b"})
+		storetest.Start(t, []string{"bkt"})
 		t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
 		jobOnURLs(t)
 	})
@@ -154,35 +154,35 @@ func jobOnURLs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	push(filepath.Join(dir, demo.ModelDir), "s3://b/model")
-	push(data, "s3://b/data")
+	push(filepath.Join(dir, demo.ModelDir), "s3://bkt/model")
+	push(data, "s3://bkt/data")
 
 	precompute := []string{"precompute-ref", "--part-pairs", "30", "--threads", "1"}
 	here := append(slices.Clone(precompute), "--model", demo.ModelDir, "--data", "data/*.jsonl", "--out", "cache")
-	there := append(slices.Clone(precompute), "--model", "s3://b/model", "--data", "s3://b/data/*.jsonl", "--out", "s3://b/caches/demo")
+	there := append(slices.Clone(precompute), "--model", "s3://bkt/model", "--data", "s3://bkt/data/*.jsonl", "--out", "s3://bkt/caches/demo")
 	must(t, dir, here...)
-	if out := must(t, dir, there...); !strings.Contains(out, "in s3://b/caches/demo (") {
+	if out := must(t, dir, there...); !strings.Contains(out, "in s3://bkt/caches/demo (") {
 		t.Errorf("the result does not name the URL:\n%s", out)
 	}
-	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://b/caches/demo"))
+	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://bkt/caches/demo"))
 
 	train := []string{"train", "--epochs", "1", "--eval-frac", "0.3", "--engine", "gonum", "--rank", "4", "--save-every", "2"}
 	must(t, dir, append(slices.Clone(train), "--cache", "cache", "--out", "run")...)
-	out := must(t, dir, append(slices.Clone(train), "--cache", "s3://b/caches/demo", "--out", "s3://b/runs/1")...)
-	if !strings.Contains(out, "checkpoint s3://b/runs/1/last") {
+	out := must(t, dir, append(slices.Clone(train), "--cache", "s3://bkt/caches/demo", "--out", "s3://bkt/runs/1")...)
+	if !strings.Contains(out, "checkpoint s3://bkt/runs/1/last") {
 		t.Errorf("the result does not name the URL:\n%s", out)
 	}
-	sameFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://b/runs/1"), append(slices.Clone(runTimes), eventFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://b/runs/1"))...)...)
-	if config, err := os.ReadFile(filepath.Join(fetched(t, "s3://b/runs/1"), "config.yaml")); err != nil || !strings.Contains(string(config), "cache: s3://b/caches/demo\n") {
+	sameFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://bkt/runs/1"), append(slices.Clone(runTimes), eventFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://bkt/runs/1"))...)...)
+	if config, err := os.ReadFile(filepath.Join(fetched(t, "s3://bkt/runs/1"), "config.yaml")); err != nil || !strings.Contains(string(config), "cache: s3://bkt/caches/demo\n") {
 		t.Errorf("the settings name another cache: %v\n%s", err, config)
 	}
 
 	must(t, dir, "export", "--checkpoint", "run/best", "--model", demo.ModelDir, "--out", "policy")
 	// Another machine has nothing but the URLs, the run's settings those of the cache.
 	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
-	must(t, dir, "export", "--checkpoint", "s3://b/runs/1/best", "--model", "s3://b/model/model.onnx", "--out", "s3://b/policies/1")
-	sameFiles(t, filepath.Join(dir, "policy"), fetched(t, "s3://b/policies/1"))
-	if out, code := runs(t, dir, "export", "--checkpoint", "s3://b/runs/1/best", "--model", "s3://b/model", "--out", "s3://b/policies/1"); code != exitUsage || !strings.Contains(out, "s3://b/policies/1") {
+	must(t, dir, "export", "--checkpoint", "s3://bkt/runs/1/best", "--model", "s3://bkt/model/model.onnx", "--out", "s3://bkt/policies/1")
+	sameFiles(t, filepath.Join(dir, "policy"), fetched(t, "s3://bkt/policies/1"), "trainer_state.json") // which names cache and run
+	if out, code := runs(t, dir, "export", "--checkpoint", "s3://bkt/runs/1/best", "--model", "s3://bkt/model", "--out", "s3://bkt/policies/1"); code != exitUsage || !strings.Contains(out, "s3://bkt/policies/1") {
 		t.Errorf("over a policy: exit %d\n%s", code, out)
 	}
 
@@ -190,19 +190,19 @@ func jobOnURLs(t *testing.T) {
 		Cache      string `json:"cache"`
 		Checkpoint string `json:"checkpoint"`
 	}
-	stdout, err := command(context.Background(), t, dir, "eval", "--cache", "s3://b/caches/demo", "--checkpoint", "s3://b/runs/1/last", "--engine", "gonum", "--json").Output()
+	stdout, err := command(context.Background(), t, dir, "eval", "--cache", "s3://bkt/caches/demo", "--checkpoint", "s3://bkt/runs/1/last", "--engine", "gonum", "--json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(stdout, &eval); err != nil || eval.Cache != "s3://b/caches/demo" {
+	if err := json.Unmarshal(stdout, &eval); err != nil || eval.Cache != "s3://bkt/caches/demo" {
 		t.Errorf("eval names cache %q, %v", eval.Cache, err)
 	}
-	for url, kind := range map[string]string{"s3://b/caches/demo": "reference cache", "s3://b/runs/1": "run", "s3://b/runs/1/best": "checkpoint", "s3://b/policies/1": "model", "s3://b/data/1.jsonl": "data"} {
+	for url, kind := range map[string]string{"s3://bkt/caches/demo": "reference cache", "s3://bkt/runs/1": "run", "s3://bkt/runs/1/best": "checkpoint", "s3://bkt/policies/1": "model", "s3://bkt/data/1.jsonl": "data"} {
 		if out := must(t, dir, "inspect", url); !strings.Contains(out, ": "+kind+"\n") {
 			t.Errorf("inspect %s:\n%s", url, out)
 		}
 	}
-	must(t, dir, "compare", "--model", "s3://b/model", "--policy", "s3://b/policies/1", "--held-out", "s3://b/runs/1", "--limit", "1", "--max-tokens", "3")
+	must(t, dir, "compare", "--model", "s3://bkt/model", "--policy", "s3://bkt/policies/1", "--held-out", "s3://bkt/runs/1", "--limit", "1", "--max-tokens", "3")
 
 	// On another machine again, pairs are added: the new ones are run, on what is in the store.
 	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
@@ -212,13 +212,13 @@ func jobOnURLs(t *testing.T) {
 	if err := os.Remove(one); err != nil {
 		t.Fatal(err)
 	}
-	push(data, "s3://b/more")
-	there[slices.Index(there, "s3://b/data/*.jsonl")] = "s3://b/more/2.jsonl"
+	push(data, "s3://bkt/more")
+	there[slices.Index(there, "s3://bkt/data/*.jsonl")] = "s3://bkt/more/2.jsonl"
 	if out := must(t, dir, there...); !strings.Contains(out, "60 pairs reused, 15 computed, 0 dropped") {
 		t.Errorf("the update:\n%s", out)
 	}
 	must(t, dir, here...)
-	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://b/caches/demo"))
+	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://bkt/caches/demo"))
 }
 
 // eventFiles are the names of TensorBoard's files, which hold times.
@@ -250,10 +250,10 @@ func TestStoresThatRefuse(t *testing.T) {
 		code            int
 		want            string
 	}{
-		{"data that is not there", "s3://b/none.jsonl", "cache", exitUsage, "s3://b/none.jsonl"},
-		{"pattern without a match", "s3://b/none/*.jsonl", "cache", exitUsage, "s3://b/none/*.jsonl"},
+		{"data that is not there", "s3://bkt/none.jsonl", "cache", exitUsage, "s3://bkt/none.jsonl"},
+		{"pattern without a match", "s3://bkt/none/*.jsonl", "cache", exitUsage, "s3://bkt/none/*.jsonl"},
 		{"no bucket", "s3://nobody/x.jsonl", "cache", exitUsage, "s3://nobody/x.jsonl"},
-		{"read-only credentials", "few.jsonl", "s3://b/cache", exitEnvironment, "s3://b/cache/"},
+		{"read-only credentials", "few.jsonl", "s3://bkt/cache", exitEnvironment, "s3://bkt/cache/"},
 		{"a store that is not built in", "azblob://c/x.jsonl", "cache", exitFailed, "-tags azure"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -265,7 +265,7 @@ func TestStoresThatRefuse(t *testing.T) {
 	}
 	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 	t.Setenv("AWS_MAX_ATTEMPTS", "1")
-	if out, code := runs(t, dir, "inspect", "s3://b/x"); code != exitEnvironment || !strings.Contains(out, "want a store that can be reached") {
+	if out, code := runs(t, dir, "inspect", "s3://bkt/x"); code != exitEnvironment || !strings.Contains(out, "want a store that can be reached") {
 		t.Errorf("no server: exit %d\n%s", code, out)
 	}
 }
@@ -311,16 +311,16 @@ func TestJobOnURLs(t *testing.T) {
 		if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(data, "pairs.jsonl"), n); err != nil {
 			t.Fatal(err)
 		}
-		push(data, "s3://b/data")
+		push(data, "s3://bkt/data")
 	}
-	push(filepath.Join(dir, demo.ModelDir), "s3://b/model")
+	push(filepath.Join(dir, demo.ModelDir), "s3://bkt/model")
 	pairs("80")
 	const text = `
-model: s3://b/model
-data: s3://b/data/*.jsonl
+model: s3://bkt/model
+data: s3://bkt/data/*.jsonl
 cache: {part_pairs: 16}
 train: {beta: 0.5, epochs: 2, eval_frac: 0.2}
-publish: {to: 's3://b/policies'}
+publish: {to: 's3://bkt/policies'}
 `
 	if err := os.WriteFile(filepath.Join(dir, "job.yaml"), []byte(text), 0o666); err != nil {
 		t.Fatal(err)
@@ -328,7 +328,7 @@ publish: {to: 's3://b/policies'}
 	if out := must(t, dir, "run", "job.yaml"); !strings.Contains(out, ": published") {
 		t.Fatalf("the first run:\n%s", out)
 	}
-	first := must(t, dir, "inspect", "s3://b/policies/current")
+	first := must(t, dir, "inspect", "s3://bkt/policies/current")
 	if !strings.Contains(first, ": model\n") {
 		t.Errorf("the published policy:\n%s", first)
 	}
@@ -342,13 +342,13 @@ publish: {to: 's3://b/policies'}
 			t.Errorf("with 20 pairs more, %q is not said:\n%s", want, out)
 		}
 	}
-	if out := must(t, dir, "rollback", "s3://b/policies"); !strings.HasPrefix(out, "rolled back s3://b/policies from ") {
+	if out := must(t, dir, "rollback", "s3://bkt/policies"); !strings.HasPrefix(out, "rolled back s3://bkt/policies from ") {
 		t.Errorf("rollback:\n%s", out)
 	}
-	if again := must(t, dir, "inspect", "s3://b/policies/current"); again != first {
+	if again := must(t, dir, "inspect", "s3://bkt/policies/current"); again != first {
 		t.Errorf("behind the rollback:\n%s\nwant what was published first:\n%s", again, first)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "far.yaml"), []byte(text+"runs: {path: 's3://b/runs'}\n"), 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "far.yaml"), []byte(text+"runs: {path: 's3://bkt/runs'}\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if out, code := runs(t, dir, "run", "far.yaml"); code != exitUsage || !strings.Contains(out, "runs.path") {
