@@ -123,6 +123,8 @@ func FlagKey(command, flag string) string {
 	switch column, ok := strings.CutPrefix(flag, "column-"); {
 	case ok:
 		return "reading.columns." + strings.ReplaceAll(column, "-", "_")
+	case flag == "store-cache":
+		return "" // of the machine, not of the job
 	case flag == "ort-lib" || flag == "provider" || flag == "threads":
 		return "runtime." + name
 	}
