@@ -120,9 +120,10 @@ func newEvaluator(cfg EvalConfig, open OpenEngine) (e *evaluator, err error) {
 	if e.cache, err = refcache.Open(cfg.Cache); err != nil {
 		return nil, err
 	}
+	opened := e // a return of nil takes e away
 	defer func() {
 		if err != nil {
-			e.close()
+			opened.close()
 		}
 	}()
 	v, err := vocabulary(e.cache)
