@@ -1,5 +1,5 @@
 # `make help` lists the targets.
-.PHONY: help demo setup build test examples race nocgo slurm lint bench scale clean node versitygw
+.PHONY: help demo setup build test examples race nocgo fuzz slurm lint bench scale clean node versitygw
 
 BIN := build/dpo-pipe
 
@@ -30,6 +30,11 @@ nocgo: ## everything but onnx/ort without a C compiler
 
 slurm: build ## the reference pass in shards on a real Slurm, set up and taken down; installs Debian's packages
 	@scripts/slurm-test.sh $(BIN)
+
+N := 10000
+
+fuzz: setup ## N (10000) broken files of every kind, read in processes of their own: errors, crashes, peak memory
+	DPO_PIPE_REQUIRE_ORT=1 DPO_PIPE_FUZZ=$(N) go test ./cmd/dpo-pipe -run 'TestBrokenFiles$$' -v -count 1 -timeout 0
 
 lint: ## formatting, vet, staticcheck
 	@scripts/lint.sh

@@ -204,7 +204,7 @@ func endState(t testing.TB, run string) string {
 	t.Helper()
 	s, err := readState(filepath.Join(run, lastName))
 	must(t, err)
-	s.MetricsBytes, s.Config.Out = 0, ""
+	s.MetricsBytes, s.MetricsSHA256, s.Config.Out = 0, "", ""
 	text, err := json.Marshal(s)
 	must(t, err)
 	return string(text)

@@ -125,9 +125,10 @@ func newEvaluator(cfg EvalConfig, engines Engines) (e *evaluator, err error) {
 	if err := e.openCache(engines); err != nil {
 		return nil, err
 	}
+	opened := e // a return of nil takes e away
 	defer func() {
 		if err != nil {
-			e.close()
+			opened.close()
 		}
 	}()
 	v, err := vocabulary(e.cache.Reader)

@@ -2,12 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
@@ -114,13 +116,12 @@ type exporter struct {
 }
 
 func openExport(cfg ExportConfig) (*exporter, error) {
-	head, _, err := models.ReadAdapter(cfg.Checkpoint)
-	if err != nil {
+	x := &exporter{cfg: cfg}
+	var err error
+	if x.state, err = readState(cfg.Checkpoint); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	x := &exporter{cfg: cfg, head: head}
-	x.state, err = readState(cfg.Checkpoint)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if x.head, _, err = models.ReadAdapter(cfg.Checkpoint); err != nil {
 		return nil, err
 	}
 	if x.base, err = openSplit(cfg.Model, cfg.ModelFile); err != nil {
@@ -158,6 +159,30 @@ func (x *exporter) fits() error {
 	}
 	if have != want {
 		return &ModelError{x.cfg.Model, fmt.Sprintf("its SHA-256 is %s, the adapter was trained for %s", have, want)}
+	}
+	return x.fitsTokenizer()
+}
+
+// fitsTokenizer checks that the tokenizer which goes with the policy is the one of the cache.
+func (x *exporter) fitsTokenizer() error {
+	texts, err := x.base.files.TextFiles()
+	if err != nil {
+		return err
+	}
+	want, known := x.state.Identity["tokenizer_sha256"]
+	i := slices.IndexFunc(texts, func(path string) bool { return filepath.Base(path) == tokenizerName })
+	if !known {
+		return nil
+	}
+	if i < 0 {
+		return &ModelError{x.cfg.Model, fmt.Sprintf("has no %s, the cache was made with one", tokenizerName)}
+	}
+	text, err := os.ReadFile(texts[i])
+	if err != nil {
+		return fmt.Errorf("pipeline: export: %w", err)
+	}
+	if have := fmt.Sprintf("%x", sha256.Sum256(text)); have != want {
+		return &ModelError{x.cfg.Model, fmt.Sprintf("the SHA-256 of its %s is %s, the cache was made with %s", tokenizerName, have, want)}
 	}
 	return nil
 }

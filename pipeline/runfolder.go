@@ -114,6 +114,9 @@ func LoadRunConfig(run string) (TrainConfig, error) {
 		return TrainConfig{}, fmt.Errorf("pipeline: %s: %w", path, err)
 	}
 	cfg.Out, cfg.Resume = run, true
+	if err := cfg.Validate(); err != nil {
+		return TrainConfig{}, fmt.Errorf("pipeline: %s: %w", path, err)
+	}
 	return cfg, nil
 }
 

@@ -87,6 +87,11 @@ func readSweep(path string) (SweepResult, error) {
 	if r.Format != sweepFormat {
 		return SweepResult{}, fmt.Errorf("pipeline: %s: format %d, want %d", file, r.Format, sweepFormat)
 	}
+	for _, one := range r.Runs {
+		if !filepath.IsLocal(one.Name) {
+			return SweepResult{}, fmt.Errorf("pipeline: %s: run %q, want a folder below", file, one.Name)
+		}
+	}
 	r.Out = path
 	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -135,5 +136,16 @@ func TestSweepPlot(t *testing.T) {
 	thinLabels(dots)
 	if dots[0].Label != "" || dots[1].Label != "2" || dots[2].Label != "3" {
 		t.Errorf("labels %q, %q, %q, want the front's and the one below", dots[0].Label, dots[1].Label, dots[2].Label)
+	}
+}
+
+func TestSweepsRunsStayBelowIt(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"../elsewhere", "/etc", "a/../../b", ""} {
+		text := fmt.Sprintf(`{"format": %d, "runs": [{"name": %q}]}`, sweepFormat, name)
+		w.write("sweep.json", text)
+		if _, err := readSweep(w.path("")); err == nil || !strings.Contains(err.Error(), "want a folder below") {
+			t.Errorf("a run called %q: error is %v", name, err)
+		}
 	}
 }

@@ -105,6 +105,8 @@ func classify(err error, advice advice) (code int, hint string) {
 		return exitEnvironment, "the disk is full; " + advice.full
 	case store.KindOf(err) == store.Unreachable:
 		return exitEnvironment, "the same command tries again, and transfers only what is missing"
+	case errors.Is(err, syscall.EIO):
+		return exitEnvironment, "the disk or the network behind it fails; nothing is wrong with the command"
 	case is[environmentError](err), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return exitEnvironment, ""
 	case is[*job.GateError](err):

@@ -2,6 +2,7 @@ package encode
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -129,4 +130,39 @@ func FuzzTemplate(f *testing.F) {
 			t.Errorf("took %v", took)
 		}
 	})
+}
+
+// TestTemplatesStayInside writes templates that reach for files, other templates, the
+// environment or Python's objects, and content that looks like a template.
+func TestTemplatesStayInside(t *testing.T) {
+	dir := t.TempDir()
+	secret := dir + "/secret"
+	if err := os.WriteFile(secret, []byte("the secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("DPO_PIPE_SECRET", "the secret")
+	for _, source := range []string{
+		"{% include '" + secret + "' %}", "{% include 'secret' ignore missing %}", "{% import '" + secret + "' as x %}{{ x }}",
+		"{% from '" + secret + "' import x %}", "{% extends '" + secret + "' %}", "{% block b %}{% endblock %}", "{% raw %}x{% endraw %}",
+		"{% filter upper %}x{% endfilter %}", "{% with a=1 %}{% endwith %}", "{% call f() %}{% endcall %}", "{% do f() %}", "{% debug %}",
+		"{{ open('" + secret + "').read() }}", "{{ '" + secret + "' | file }}", "{{ '*' | fileset }}", "{{ 'DPO_PIPE_SECRET' | env }}",
+		"{{ env.DPO_PIPE_SECRET }}", "{{ environ('DPO_PIPE_SECRET') }}", "{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}",
+		"{{ self._TemplateReference__context }}", "{{ lipsum() }}", "{{ messages.__class__ }}", "{{ config }}{{ x_text(0) }}", "{{ x_out(999) }}",
+	} {
+		tmpl, err := newTemplate(source, testSpecial, DefaultDate)
+		if err != nil {
+			continue
+		}
+		if got, err := tmpl.render([]datasets.Message{user("q")}, true); err == nil && got != "" || strings.Contains(got, "secret") {
+			t.Errorf("%s gives %q, %v, want an error or nothing", source, got, err)
+		}
+	}
+	tmpl, err := newTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", nil, DefaultDate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := "{{ 7 * 7 }}{% include '" + secret + "' %}{# gone #}{{ x_text(0) }}"
+	if got, err := tmpl.render([]datasets.Message{user(content)}, true); err != nil || got != "<user>"+content {
+		t.Errorf("content that looks like a template became %q, %v", got, err)
+	}
 }

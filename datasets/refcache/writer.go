@@ -79,7 +79,9 @@ func openWriter(dir string, m Manifest, head *Head) (*Writer, error) {
 		// A kill between the two steps of Finish leaves the log.
 		err = errors.Join(removeLog(dir), have.complete(dir, m))
 	case err == nil:
-		err = have.same(m)
+		if err = have.same(m); err == nil && m.Shard.hasHead() && newVerifier(context.Background(), func(int) {}).part(dir, m.headFile()) != nil {
+			err = errors.Join(os.RemoveAll(filepath.Join(dir, headName)), head.write(dir))
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func VerifySums(dir string) error {
 			return fmt.Errorf("checksum: %w", err)
 		}
 		if have != want {
-			return fmt.Errorf("checksum: %q: SHA-256 is %s, want %s: %w", path, have, want, ErrChanged)
+			return fmt.Errorf("checksum: %q: SHA-256 is %s, want %s as in %s: %w", path, have, want, SumsFile, ErrChanged)
 		}
 	}
 	return nil
