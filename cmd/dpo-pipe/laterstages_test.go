@@ -64,7 +64,7 @@ func TestKilledExport(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	want := w.snapshot("policy")
 	var took time.Duration
-	for killed := 0; killed < sweepKills; {
+	for killed := 0; killed < slowKills; {
 		w.must(os.RemoveAll("again"))
 		cmd := command(context.Background(), t, w.dir, "export", "--checkpoint", "run/last", "--model", "model", "--out", "again")
 		start := time.Now()
