@@ -22,7 +22,11 @@ type Plan struct {
 
 // MakePlan says what [Run] would do. Nothing is written.
 func MakePlan(ctx context.Context, cfg Config, opt Options) (Plan, error) {
-	x, err := open(ctx, &cfg, opt)
+	here, err := located(ctx, &cfg, opt)
+	if err != nil {
+		return Plan{}, err
+	}
+	x, err := open(ctx, &cfg, here, opt)
 	if err != nil {
 		return Plan{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
@@ -31,6 +32,9 @@ type Options struct {
 	// Log is told what is done, Report how far a stage is. Both may be nil.
 	Log    slog.Handler
 	Report pipeline.Reporter
+	// Locate brings what a config names elsewhere (URLs of a store) to this machine and writes
+	// paths for it; records keep what was named. It may be nil.
+	Locate func(context.Context, *Config) error
 	// OpenRuntime and OpenPlace open what a config names.
 	OpenRuntime func(Runtime) (pipeline.Runtime, error)
 	Engines     func(Runtime) pipeline.Engines
@@ -56,7 +60,8 @@ func (e *TimeUpError) Error() string {
 
 // execution is the state of one run.
 type execution struct {
-	cfg     *Config
+	named   *Config // the job file
+	cfg     *Config // the same with everything on this machine
 	opt     Options
 	log     *slog.Logger
 	rt      pipeline.Runtime
@@ -76,12 +81,16 @@ type execution struct {
 // a gate was not met, a *[BusyError] where the job is at work already, and a *[TimeUpError]
 // at Options.MaxDuration; the next start goes on with a run that was interrupted or failed.
 func Run(ctx context.Context, cfg Config, opt Options) (Result, error) {
+	here, err := located(ctx, &cfg, opt)
+	if err != nil {
+		return Result{}, err
+	}
 	lock, err := acquire(cfg.Runs.Path)
 	if err != nil {
 		return Result{}, err
 	}
 	defer lock.Release()
-	x, err := open(ctx, &cfg, opt)
+	x, err := open(ctx, &cfg, here, opt)
 	if err != nil {
 		return Result{}, err
 	}
@@ -132,8 +141,8 @@ func limit(ctx context.Context, d time.Duration) (context.Context, context.Cance
 }
 
 // open reads what is there: earlier runs, the cache, what is published.
-func open(ctx context.Context, cfg *Config, opt Options) (x *execution, err error) {
-	x = &execution{cfg: cfg, opt: opt, start: time.Now(), log: logger(opt.Log)}
+func open(ctx context.Context, named, cfg *Config, opt Options) (x *execution, err error) {
+	x = &execution{named: named, cfg: cfg, opt: opt, start: time.Now(), log: logger(opt.Log)}
 	if x.earlier, err = readRuns(cfg.Runs.Path); err != nil {
 		return nil, err
 	}
@@ -151,6 +160,16 @@ func open(ctx context.Context, cfg *Config, opt Options) (x *execution, err erro
 	pairs, err := x.planPass(ctx, cfg.precomputePairs())
 	x.pairs = &pairs
 	return x, err
+}
+
+// located is a copy of the config in which all is on this machine.
+func located(ctx context.Context, named *Config, opt Options) (*Config, error) {
+	cfg := *named
+	cfg.Data, cfg.Evaluation.Pairs = slices.Clone(cfg.Data), slices.Clone(cfg.Evaluation.Pairs)
+	if opt.Locate == nil {
+		return &cfg, nil
+	}
+	return &cfg, opt.Locate(ctx, &cfg)
 }
 
 // inputs is the identity of all that a run begins with.

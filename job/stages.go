@@ -462,10 +462,10 @@ func (x *execution) writeConfig() error {
 	if n := len(x.earlier); n > 0 {
 		previous = x.earlier[n-1].path(configName)
 	}
-	changed, err := changedKeys(previous, x.cfg)
+	changed, err := changedKeys(previous, x.named)
 	if err != nil {
 		return err
 	}
 	x.run.Changed = changed
-	return atomicfile.WriteFile(x.run.path(configName), x.cfg.Write)
+	return atomicfile.WriteFile(x.run.path(configName), x.named.Write)
 }

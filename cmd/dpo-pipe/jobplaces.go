@@ -14,7 +14,8 @@ import (
 
 // job brings the model and the data that a job names by URL to this machine: what did not
 // change is there, and is what it was to the job too, which goes by content. A pattern is
-// one source of a job, and stands for a folder with what it matches.
+// one source of a job, and stands for a folder with what it matches. Paths that name no data
+// are refused.
 func (p *places) job(ctx context.Context, cfg *job.Config) error {
 	for _, here := range []struct{ key, path string }{
 		{"cache.out", cfg.Cache.Out}, {"runs.path", cfg.Runs.Path}, {"notify.textfile", cfg.Notify.Textfile},
@@ -32,6 +33,9 @@ func (p *places) job(ctx context.Context, cfg *job.Config) error {
 				return err
 			}
 		}
+	}
+	if err := cfg.CheckData(); err != nil {
+		return &usageErr{err}
 	}
 	return nil
 }

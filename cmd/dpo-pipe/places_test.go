@@ -335,6 +335,26 @@ publish: {to: 's3://bkt/policies'}
 	if out := must(t, dir, "run", "job.yaml"); !strings.Contains(out, ": unchanged") {
 		t.Errorf("the same again:\n%s", out)
 	}
+	record := filepath.Join(dir, "again.yaml")
+	configs, err := filepath.Glob(filepath.Join(dir, "runs", "*", "config.yaml"))
+	if err != nil || len(configs) == 0 {
+		t.Fatalf("records of runs: %v %v", configs, err)
+	}
+	config, err := os.ReadFile(configs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"s3://bkt/model", "s3://bkt/data/*.jsonl", "s3://bkt/policies"} {
+		if !strings.Contains(string(config), want) {
+			t.Errorf("config.yaml of a run does not name %s:\n%s", want, config)
+		}
+	}
+	if err := os.WriteFile(record, config, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if out := must(t, dir, "run", "again.yaml"); !strings.Contains(out, ": unchanged") {
+		t.Errorf("the record of a run, repeated:\n%s", out)
+	}
 	pairs("100")
 	out := must(t, dir, "run", "job.yaml")
 	for _, want := range []string{": published", "80 reused, 20 computed", "the published policy", "is current, before it"} {

@@ -53,12 +53,6 @@ func (a *app) runJob(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.places(c).job(c.Context, &cfg); err != nil {
-		return err
-	}
-	if err := cfg.CheckData(); err != nil {
-		return &usageErr{err}
-	}
 	if c.Bool("dry-run") {
 		return a.planJob(c, cfg, opt, end)
 	}
@@ -96,7 +90,7 @@ func (a *app) jobOptions(c *cli.Context) (opt job.Options, end func(), err error
 	}
 	p := newProgress(a.stderr)
 	opt = job.Options{
-		MaxDuration: d, Report: p.report,
+		MaxDuration: d, Report: p.report, Locate: a.places(c).job,
 		OpenRuntime: func(r job.Runtime) (pipeline.Runtime, error) {
 			return a.rt(runtimeOptions{r.Library, r.Provider, r.Threads})
 		},
