@@ -181,7 +181,7 @@ func jobOnURLs(t *testing.T) {
 	// Another machine has nothing but the URLs, the run's settings those of the cache.
 	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
 	must(t, dir, "export", "--checkpoint", "s3://bkt/runs/1/best", "--model", "s3://bkt/model/model.onnx", "--out", "s3://bkt/policies/1")
-	sameFiles(t, filepath.Join(dir, "policy"), fetched(t, "s3://bkt/policies/1"), "trainer_state.json") // which names cache and run
+	sameFiles(t, filepath.Join(dir, "policy"), fetched(t, "s3://bkt/policies/1"), "trainer_state.json", "SHA256SUMS") // which names cache and run, and its sum
 	if out, code := runs(t, dir, "export", "--checkpoint", "s3://bkt/runs/1/best", "--model", "s3://bkt/model", "--out", "s3://bkt/policies/1"); code != exitUsage || !strings.Contains(out, "s3://bkt/policies/1") {
 		t.Errorf("over a policy: exit %d\n%s", code, out)
 	}
