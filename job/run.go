@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
 	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
@@ -199,11 +200,14 @@ func (x *execution) unfinished() (*Result, string, error) {
 // begin takes up the run that was not finished, or makes a new one.
 func (x *execution) begin() error {
 	last, inputs, err := x.unfinished()
-	if err != nil {
+	if err := errors.Join(err, removeUnrecorded(x.cfg.Runs.Path)); err != nil {
 		return err
 	}
 	if last != nil {
 		x.run, x.earlier = last, x.earlier[:len(x.earlier)-1]
+		if err := atomicfile.RemoveTemp(last.folder); err != nil {
+			return err
+		}
 	} else {
 		if err := x.supersede(); err != nil {
 			return err
@@ -228,13 +232,14 @@ func (x *execution) begin() error {
 	return r.save()
 }
 
-// supersede notes which of the earlier runs, now not gone on with, were killed.
+// supersede notes which of the earlier runs, now not gone on with, were killed, and removes
+// what they left half written.
 func (x *execution) supersede() error {
 	for _, r := range x.earlier {
 		if !r.killed() {
 			continue
 		}
-		if err := r.save(); err != nil {
+		if err := errors.Join(atomicfile.RemoveTemp(r.folder), r.save()); err != nil {
 			return err
 		}
 	}
