@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,10 +81,29 @@ func writeTextfile(path string, s Sample) error {
 	}
 	labelled := prometheus.NewRegistry()
 	prometheus.WrapRegistererWith(prometheus.Labels{jobLabel: s.Job}, labelled).MustRegister(metrics(s, at, false))
-	if err := prometheus.WriteToTextfile(path, labelled); err != nil {
+	if err := errors.Join(removeLeft(path), prometheus.WriteToTextfile(path, labelled)); err != nil {
 		return errors.Join(lost, fmt.Errorf("notify: textfile %q: %w", path, err))
 	}
 	return lost
+}
+
+// removeLeft removes what killed processes left beside a textfile: WriteToTextfile begins with
+// a file whose name has digits behind path's.
+func removeLeft(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		digits, found := strings.CutPrefix(e.Name(), filepath.Base(path))
+		if !found || digits == "" || strings.Trim(digits, "0123456789") != "" {
+			continue
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // readSuccess is when a job last succeeded by its textfile, NaN where that does not say.

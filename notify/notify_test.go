@@ -108,6 +108,25 @@ func TestTextfile(t *testing.T) {
 	}
 }
 
+// TestTextfileLeftovers writes a textfile beside those that a killed process had begun, and
+// beside files of others.
+func TestTextfileLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.prom1", "a.prom20471", "a.prom.bak", "b.prom1", "a.prom1x"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o666))
+	}
+	must(t, Notify(context.Background(), Targets{Textfile: filepath.Join(dir, "a.prom")}, done))
+	var got []string
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if d := cmp.Diff([]string{"a.prom", "a.prom.bak", "a.prom1x", "b.prom1"}, got); d != "" {
+		t.Errorf("files (-want +got):\n%s", d)
+	}
+}
+
 // TestTextfileWithoutLastSuccess wants no time of a success that nothing tells of.
 func TestTextfileWithoutLastSuccess(t *testing.T) {
 	const gauge = "# TYPE dpo_pipe_last_success_timestamp_seconds gauge\n"
