@@ -18,7 +18,8 @@ import (
 // A Place is where policies are published; package publish has it.
 type Place interface {
 	// Publish copies folder from to a new version and makes it current. The same version
-	// with the same files again changes nothing.
+	// with the same files again changes nothing. The error has a method Withdrawn() where that
+	// was rolled back.
 	Publish(ctx context.Context, version, from string, meta map[string]string) error
 	// Current names the version in use and its folder.
 	Current() (version, folder string, ok bool, err error)
