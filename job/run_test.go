@@ -143,6 +143,24 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 	}
 }
 
+// TestLastSuccess looks for the newest run without an error.
+func TestLastSuccess(t *testing.T) {
+	runs := t.TempDir()
+	if at, err := LastSuccess(filepath.Join(runs, "none")); err != nil || !at.IsZero() {
+		t.Errorf("without runs: %v, %v", at, err)
+	}
+	for i, tc := range []struct {
+		status Status
+		want   int64
+	}{{Refused, 0}, {Published, 2}, {Failed, 2}, {Refused, 2}, {Unchanged, 5}, {Running, 5}, {TimeUp, 5}, {Done, 8}, {Interrupted, 8}} {
+		record(t, runs, i+1, func(r *Result) { r.Status, r.Finished = tc.status, time.Unix(int64(i+1), 0) })
+		at, err := LastSuccess(runs)
+		if err != nil || tc.want == 0 != at.IsZero() || tc.want != 0 && at.Unix() != tc.want {
+			t.Errorf("behind a run that is %s: %v, %v, want second %d", tc.status, at, err, tc.want)
+		}
+	}
+}
+
 // TestInputs wants another identity for what moves a result, and the same for what does not.
 func TestInputs(t *testing.T) {
 	base := Default()
