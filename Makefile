@@ -1,5 +1,5 @@
 # `make help` lists the targets.
-.PHONY: help demo setup build test examples race nocgo fuzz slurm lint bench scale clean node versitygw
+.PHONY: help demo setup build test examples race nocgo fuzz soak slurm lint bench scale clean node versitygw
 
 BIN := build/dpo-pipe
 
@@ -35,6 +35,10 @@ N := 10000
 
 fuzz: setup ## N (10000) broken files of every kind, read in processes of their own: errors, crashes, peak memory
 	DPO_PIPE_REQUIRE_ORT=1 DPO_PIPE_FUZZ=$(N) go test ./cmd/dpo-pipe -run 'TestBrokenFiles$$' -v -count 1 -timeout 0
+
+soak: build ## RUNS (300) scheduled runs of a job with random faults, for MINUTES (30) at most; SEED draws others
+	DPO_PIPE_REQUIRE_ORT=1 DPO_PIPE_SOAK=$(or $(RUNS),300) DPO_PIPE_SOAK_MINUTES=$(or $(MINUTES),30) DPO_PIPE_SOAK_SEED=$(or $(SEED),1) \
+		DPO_PIPE_SOAK_BINARY=$(abspath $(BIN)) go test ./cmd/dpo-pipe -run 'TestSoak$$' -v -count 1 -timeout 0
 
 lint: ## formatting, vet, staticcheck
 	@scripts/lint.sh

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -27,6 +28,21 @@ func History(runs string) ([]*Result, error) {
 		r.killed()
 	}
 	return all, errors.Join(err, lock.Release())
+}
+
+// LastSuccess is when the newest run without an error ended, by the records in a folder; the zero
+// time where there was none.
+func LastSuccess(runs string) (time.Time, error) {
+	all, err := readRuns(runs)
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, r := range slices.Backward(all) {
+		if r.Status.ended() && r.Status != Refused {
+			return r.Finished, nil
+		}
+	}
+	return time.Time{}, nil
 }
 
 // changedKeys lists the keys whose value differs from that in the config.yaml at path; none

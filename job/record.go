@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
@@ -162,9 +163,12 @@ func (r *Result) stage(s Stage) {
 	r.Stages[i] = s
 }
 
+// idLayout is the time in the name of a run.
+const idLayout = "20060102T150405Z"
+
 // createRun makes the folder of a new run, named by the time: the number-th of the job.
 func createRun(runs string, number int, now time.Time) (*Result, error) {
-	base := now.UTC().Format("20060102T150405Z")
+	base := now.UTC().Format(idLayout)
 	for n := 1; ; n++ {
 		id := base
 		if n > 1 {
@@ -215,6 +219,28 @@ func readRuns(runs string) ([]*Result, error) {
 	}
 	slices.SortStableFunc(all, func(a, b *Result) int { return a.Number - b.Number })
 	return all, nil
+}
+
+// removeUnrecorded removes the folders of runs that were killed before they had a record.
+func removeUnrecorded(runs string) error {
+	entries, err := os.ReadDir(runs)
+	if err != nil {
+		return fmt.Errorf("job: runs: %w", err)
+	}
+	for _, e := range entries {
+		at, _, _ := strings.Cut(e.Name(), "-")
+		if _, err := time.Parse(idLayout, at); err != nil || !e.IsDir() {
+			continue
+		}
+		folder := filepath.Join(runs, e.Name())
+		if _, err := os.Lstat(filepath.Join(folder, resultName)); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			return fmt.Errorf("job: runs: %w", err)
+		}
+	}
+	return nil
 }
 
 func writeJSON(path string, v any) error {

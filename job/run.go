@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
 	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
@@ -17,7 +18,8 @@ import (
 // A Place is where policies are published; package publish has it.
 type Place interface {
 	// Publish copies folder from to a new version and makes it current. The same version
-	// with the same files again changes nothing.
+	// with the same files again changes nothing. The error has a method Withdrawn() where that
+	// was rolled back.
 	Publish(ctx context.Context, version, from string, meta map[string]string) error
 	// Current names the version in use and its folder.
 	Current() (version, folder string, ok bool, err error)
@@ -199,11 +201,14 @@ func (x *execution) unfinished() (*Result, string, error) {
 // begin takes up the run that was not finished, or makes a new one.
 func (x *execution) begin() error {
 	last, inputs, err := x.unfinished()
-	if err != nil {
+	if err := errors.Join(err, removeUnrecorded(x.cfg.Runs.Path)); err != nil {
 		return err
 	}
 	if last != nil {
 		x.run, x.earlier = last, x.earlier[:len(x.earlier)-1]
+		if err := atomicfile.RemoveTemp(last.folder); err != nil {
+			return err
+		}
 	} else {
 		if err := x.supersede(); err != nil {
 			return err
@@ -228,13 +233,14 @@ func (x *execution) begin() error {
 	return r.save()
 }
 
-// supersede notes which of the earlier runs, now not gone on with, were killed.
+// supersede notes which of the earlier runs, now not gone on with, were killed, and removes
+// what they left half written.
 func (x *execution) supersede() error {
 	for _, r := range x.earlier {
 		if !r.killed() {
 			continue
 		}
-		if err := r.save(); err != nil {
+		if err := errors.Join(atomicfile.RemoveTemp(r.folder), r.save()); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
 )
 
 // record is a run in a history of made-up ones.
@@ -92,6 +94,69 @@ func TestUnfinished(t *testing.T) {
 		last, _, err := x.unfinished()
 		if err != nil || (last != nil) != tc.want || last != nil && last.ID != r.ID {
 			t.Errorf("%s, same inputs %v: gone on with is %v (%v), want %v", tc.status, tc.same, last != nil, err, tc.want)
+		}
+	}
+}
+
+// TestKilledRunsLeaveNothing begins a run behind killed ones: one with a record and a half
+// written file, one without a record. Another folder that lies there is left alone.
+func TestKilledRunsLeaveNothing(t *testing.T) {
+	write := func(path string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("half"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, same := range []bool{false, true} { // given up, gone on with
+		runs := t.TempDir()
+		c := Default()
+		c.Runs.Path = runs
+		x := &execution{cfg: &c, named: &c}
+		inputs, err := x.inputs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !same {
+			inputs = "other"
+		}
+		killed := record(t, runs, 1, func(r *Result) { r.identities.Inputs = inputs })
+		half := killed.path(atomicfile.TempPrefix + "1")
+		write(filepath.Join(half, "model.onnx"))
+		unrecorded := filepath.Join(runs, "20260102T030405Z-2")
+		write(filepath.Join(unrecorded, identitiesName))
+		other := filepath.Join(runs, "notes", "text")
+		write(other)
+		if x.earlier, err = readRuns(runs); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.begin(); err != nil || (x.run.ID == killed.ID) != same {
+			t.Fatalf("began run %s: %v", x.run.ID, err)
+		}
+		for path, want := range map[string]bool{half: false, unrecorded: false, other: true, killed.path(resultName): true} {
+			if _, err := os.Stat(path); (err == nil) != want {
+				t.Errorf("same inputs %v: %s is there: %v, want %v", same, path, err == nil, want)
+			}
+		}
+	}
+}
+
+// TestLastSuccess looks for the newest run without an error.
+func TestLastSuccess(t *testing.T) {
+	runs := t.TempDir()
+	if at, err := LastSuccess(filepath.Join(runs, "none")); err != nil || !at.IsZero() {
+		t.Errorf("without runs: %v, %v", at, err)
+	}
+	for i, tc := range []struct {
+		status Status
+		want   int64
+	}{{Refused, 0}, {Published, 2}, {Failed, 2}, {Refused, 2}, {Unchanged, 5}, {Running, 5}, {TimeUp, 5}, {Done, 8}, {Interrupted, 8}} {
+		record(t, runs, i+1, func(r *Result) { r.Status, r.Finished = tc.status, time.Unix(int64(i+1), 0) })
+		at, err := LastSuccess(runs)
+		if err != nil || tc.want == 0 != at.IsZero() || tc.want != 0 && at.Unix() != tc.want {
+			t.Errorf("behind a run that is %s: %v, %v, want second %d", tc.status, at, err, tc.want)
 		}
 	}
 }

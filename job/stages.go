@@ -376,6 +376,13 @@ func (x *execution) wantExported() (string, error) {
 	return hashOf(trained, x.cache.plan.Identity["model"], settings(&x.cfg.Export, "export"))
 }
 
+// withdrawnError is that of a version which was published and rolled back since.
+type withdrawnError interface {
+	error
+	// Withdrawn marks the kind.
+	Withdrawn()
+}
+
 // publish makes the policy the current version of the place.
 func (x *execution) publish(ctx context.Context) (Stage, error) {
 	if x.place == nil {
@@ -387,7 +394,12 @@ func (x *execution) publish(ctx context.Context) (Stage, error) {
 	}
 	r := x.run
 	meta := map[string]string{"run": r.ID, "inputs": r.identities.Inputs, "train": r.identities.Stages[StageTrain].Inputs}
-	if err := x.place.Publish(ctx, r.ID, filepath.Join(x.cfg.Runs.Path, r.Policy), meta); err != nil {
+	err = x.place.Publish(ctx, r.ID, filepath.Join(x.cfg.Runs.Path, r.Policy), meta)
+	if is[withdrawnError](err) { // an attempt published it and was killed before it noted that
+		r.Published, r.Status = r.ID, Unchanged
+		return Stage{Action: "skipped", Text: "version " + r.ID + " was rolled back; current is " + before}, nil
+	}
+	if err != nil {
 		return Stage{}, err
 	}
 	r.Published, r.Status = r.ID, Published

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	pushgateway "github.com/prometheus/client_golang/prometheus/push"
@@ -33,7 +35,7 @@ func metrics(s Sample, successAt float64, unknown bool) *prometheus.Registry {
 		g.Set(x)
 		r.MustRegister(g)
 	}
-	gauge("dpo_pipe_last_run_timestamp_seconds", "When the last run ended.", seconds(s))
+	gauge("dpo_pipe_last_run_timestamp_seconds", "When the last run ended.", seconds(s.Finished))
 	gauge("dpo_pipe_last_run_success", "Whether the last run succeeded.", truth(s.Success))
 	gauge("dpo_pipe_last_run_exit_code", "Exit code of the last run.", float64(s.ExitCode))
 	gauge("dpo_pipe_last_run_duration_seconds", "How long the last run took.", s.Duration.Seconds())
@@ -62,7 +64,7 @@ func metrics(s Sample, successAt float64, unknown bool) *prometheus.Registry {
 // text is s as a label may have it.
 func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-func seconds(s Sample) float64 { return float64(s.Finished.UnixMilli()) / 1000 }
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 func truth(b bool) float64 {
 	if b {
@@ -71,19 +73,43 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// writeTextfile replaces the file at path. A failed run keeps the time of the last success
-// that the file has; where that can't be read, the file is written without and the error says so.
+// writeTextfile replaces the file at path. Where a failed run's sample does not know of the last
+// success, the time stays that the file has; where that can't be read, the file is written without
+// and the error says so.
 func writeTextfile(path string, s Sample) error {
-	at, lost := seconds(s), error(nil)
-	if !s.Success {
+	at, lost := seconds(s.Finished), error(nil)
+	switch {
+	case s.Success:
+	case !s.LastSuccess.IsZero():
+		at = seconds(s.LastSuccess)
+	default:
 		at, lost = readSuccess(path, s.Job)
 	}
 	labelled := prometheus.NewRegistry()
 	prometheus.WrapRegistererWith(prometheus.Labels{jobLabel: s.Job}, labelled).MustRegister(metrics(s, at, false))
-	if err := prometheus.WriteToTextfile(path, labelled); err != nil {
+	if err := errors.Join(removeLeft(path), prometheus.WriteToTextfile(path, labelled)); err != nil {
 		return errors.Join(lost, fmt.Errorf("notify: textfile %q: %w", path, err))
 	}
 	return lost
+}
+
+// removeLeft removes what killed processes left beside a textfile: WriteToTextfile begins with
+// a file whose name has digits behind path's.
+func removeLeft(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		digits, found := strings.CutPrefix(e.Name(), filepath.Base(path))
+		if !found || digits == "" || strings.Trim(digits, "0123456789") != "" {
+			continue
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // readSuccess is when a job last succeeded by its textfile, NaN where that does not say.
@@ -119,7 +145,7 @@ func push(ctx context.Context, address string, s Sample, p pauses) error {
 	}
 	at := math.NaN()
 	if s.Success {
-		at = seconds(s)
+		at = seconds(s.Finished)
 	}
 	pusher := pushgateway.New(address, "dpo-pipe").Grouping(jobLabel, s.Job).Client(sender{p}).Gatherer(metrics(s, at, !s.Success))
 	if s.Success {

@@ -19,7 +19,9 @@ type Sample struct {
 	// Message is one line for people: the result, or why there is none. The webhook has it.
 	Message  string
 	Finished time.Time
-	Duration time.Duration
+	// LastSuccess is when the job last succeeded before a failure; zero leaves that to the textfile.
+	LastSuccess time.Time
+	Duration    time.Duration
 	// Pairs are in the cache, NewPairs were computed by this run.
 	Pairs, NewPairs int64
 	// Accuracy is a share of the held-out pairs, KL is in nats a token; NaN where not known.

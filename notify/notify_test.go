@@ -108,6 +108,41 @@ func TestTextfile(t *testing.T) {
 	}
 }
 
+// TestTextfileOfAKnownSuccess has a failure whose sample knows of the last success, and a
+// textfile that has another time, or none.
+func TestTextfileOfAKnownSuccess(t *testing.T) {
+	const metric = `dpo_pipe_last_success_timestamp_seconds{job_name="nightly"}`
+	known := failed
+	known.LastSuccess = time.UnixMilli(5500)
+	for _, before := range []string{"", "dpo_pipe_last_succ", "# TYPE dpo_pipe_last_success_timestamp_seconds gauge\n" + metric + " 7\n"} {
+		path := filepath.Join(t.TempDir(), "dpo-pipe.prom")
+		must(t, os.WriteFile(path, []byte(before), 0o666))
+		must(t, Notify(context.Background(), Targets{Textfile: path}, known))
+		if got := textfile(t, path)[metric]; got != "5.5" {
+			t.Errorf("behind %q the last success is %q, want 5.5", before, got)
+		}
+	}
+}
+
+// TestTextfileLeftovers writes a textfile beside those that a killed process had begun, and
+// beside files of others.
+func TestTextfileLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.prom1", "a.prom20471", "a.prom.bak", "b.prom1", "a.prom1x"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o666))
+	}
+	must(t, Notify(context.Background(), Targets{Textfile: filepath.Join(dir, "a.prom")}, done))
+	var got []string
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if d := cmp.Diff([]string{"a.prom", "a.prom.bak", "a.prom1x", "b.prom1"}, got); d != "" {
+		t.Errorf("files (-want +got):\n%s", d)
+	}
+}
+
 // TestTextfileWithoutLastSuccess wants no time of a success that nothing tells of.
 func TestTextfileWithoutLastSuccess(t *testing.T) {
 	const gauge = "# TYPE dpo_pipe_last_success_timestamp_seconds gauge\n"

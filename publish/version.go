@@ -142,6 +142,9 @@ func (e *WithdrawnError) Error() string {
 	return fmt.Sprintf("publish: version %q of %q was rolled back; only a rollback to it by name brings it back", e.Version, e.Place)
 }
 
+// Withdrawn marks the kind for those who don't import this package.
+func (e *WithdrawnError) Withdrawn() {}
+
 // NoVersionError is a version that is not there to go back to; Version is "" where none was named.
 type NoVersionError struct{ Place, Version string }
 

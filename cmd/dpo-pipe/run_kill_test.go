@@ -168,6 +168,45 @@ func checkRecords(t *testing.T, dir string) (resumed int) {
 	return resumed
 }
 
+// TestRolledBackBehindAKill rolls back what a run published before it was killed, with no note of
+// that in its record. The next starts find nothing to do, and the earlier policy stays.
+func TestRolledBackBehindAKill(t *testing.T) {
+	dir := jobWorld(t, killedJob)
+	run := func(args ...string) (out []byte) {
+		t.Helper()
+		out, err := command(t.Context(), t, dir, args...).Output()
+		if err != nil {
+			t.Fatalf("%v: %v", args, err)
+		}
+		return out
+	}
+	run("run", "job.yaml")
+	want := policyFiles(t, dir)
+	grow(t, dir, "120")
+	var r job.Result
+	if err := json.Unmarshal(run("run", "job.yaml", "--json"), &r); err != nil || r.Status != job.Published {
+		t.Fatalf("%+v: %v", r, err)
+	}
+	killed := r.ID
+	r.Status, r.Published, r.Finished = job.Running, "", time.Time{}
+	r.Stages = r.Stages[:len(r.Stages)-1]
+	text, err := json.Marshal(r)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "runs", killed, "result.json"), text, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	run("rollback", "policies")
+	for i := range 2 {
+		r = job.Result{}
+		if err := json.Unmarshal(run("run", "job.yaml", "--json"), &r); err != nil || r.Status != job.Unchanged || (r.ID == killed) != (i == 0) {
+			t.Fatalf("run %s is %s (%v), want it unchanged", r.ID, r.Status, err)
+		}
+		sameContents(t, policyFiles(t, dir), want)
+	}
+}
+
 // TestAJobEndsInOrder interrupts the training of a job; the next start goes on with it and ends
 // in the bytes of a job that was left alone.
 func TestAJobEndsInOrder(t *testing.T) {

@@ -29,6 +29,9 @@ func (a *app) tell(ctx context.Context, cfg *job.Config, r *job.Result, runErr e
 	if runErr != nil {
 		sample.ExitCode, _ = classify(runErr, advice{})
 		sample.Message = runErr.Error()
+		if at, err := job.LastSuccess(cfg.Runs.Path); err == nil { // else the textfile may know
+			sample.LastSuccess = at
+		}
 	}
 	if ctx.Err() != nil { // a signal is to be told too
 		sample.ExitCode, patience = exitInterrupted, hurriedTime
