@@ -69,6 +69,9 @@ type PrecomputeConfig struct {
 	// from 0; 0 does not split it. It is what a process does, and no setting of the cache.
 	Shards int `json:"-" yaml:"-"`
 	Shard  int `json:"-" yaml:"-"`
+	// Elsewhere is the manifest of this shard where it is whole in another place: if it is of
+	// this pass, nothing is left to do.
+	Elsewhere *refcache.Manifest `json:"-" yaml:"-"`
 	// Strict makes the first unusable row an error; else more than MaxBadFrac of
 	// the rows being unusable is one.
 	Strict     bool    `json:"strict,omitempty" yaml:"strict,omitempty"`

@@ -176,7 +176,7 @@ func (p *precompute) finished() (PrecomputeResult, error) {
 	if p.result.Joined {
 		dir = p.cfg.Out
 	}
-	m, err := refcache.ReadManifest(dir)
+	m, err := p.manifest(dir)
 	if err != nil {
 		return PrecomputeResult{}, err
 	}
@@ -191,6 +191,14 @@ func (p *precompute) finished() (PrecomputeResult, error) {
 	p.result.PaddingShare, p.result.SharedShare = p.result.Padding(), p.result.Shared()
 	p.result.Seconds = time.Since(p.start).Seconds()
 	return p.result, nil
+}
+
+// manifest is that of the finished pass.
+func (p *precompute) manifest(dir string) (refcache.Manifest, error) {
+	if p.cfg.Elsewhere != nil && !p.result.Joined {
+		return *p.cfg.Elsewhere, nil
+	}
+	return refcache.ReadManifest(dir)
 }
 
 // run scores window after window; a window is a part of the cache.

@@ -33,6 +33,9 @@ func (p *precompute) fillShard(ctx context.Context) error {
 	if joined || err != nil {
 		return err
 	}
+	if p.cfg.Elsewhere != nil {
+		return p.cfg.Elsewhere.CheckAll(p.ref.identity)
+	}
 	if err = p.goOn(ctx); err == nil {
 		return nil
 	}
@@ -106,6 +109,8 @@ type JoinConfig struct {
 	Model     string   `json:"model,omitempty" yaml:"model,omitempty"`
 	ModelFile string   `json:"model_file,omitempty" yaml:"model_file,omitempty"`
 	Data      []string `json:"data,omitempty" yaml:"data,omitempty"`
+	// Bring is refcache.Assembly's, for shards that are kept elsewhere.
+	Bring func(ctx context.Context, files []string) error `json:"-" yaml:"-"`
 }
 
 // JoinResult says what became of shards.
@@ -138,7 +143,7 @@ func Join(ctx context.Context, cfg JoinConfig, report Reporter) (JoinResult, err
 		shards = all[0].Of
 	}
 	err = refcache.Assemble(ctx, cfg.Out, refcache.Assembly{
-		Of: cfg.Shards, Want: want, Keep: cfg.KeepShards,
+		Of: cfg.Shards, Want: want, Keep: cfg.KeepShards, Bring: cfg.Bring,
 		Progress: func(done, total int64) {
 			report.report(Progress{Stage: "check shards", Done: done / 1e6, Total: total / 1e6, Unit: "MB", Fresh: done / 1e6, Elapsed: time.Since(start)})
 		},

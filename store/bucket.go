@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
+	"golang.org/x/sync/errgroup"
 )
 
 // An Object is one that a store holds.
@@ -41,16 +42,20 @@ type Object struct {
 // Objects whose name ends with a slash stand for folders and are left out, and so is
 // what a [Push] in progress left.
 func (b *Bucket) List(ctx context.Context, visit func(Object) error) error {
-	prefix := b.at.key
-	if prefix != "" {
-		prefix += "/"
-	}
-	return b.list(ctx, prefix, func(o Object) error {
+	return b.list(ctx, b.below(), func(o Object) error {
 		if strings.HasSuffix(o.key, "/") || strings.HasPrefix(o.Name, hiddenPrefix) {
 			return nil
 		}
 		return visit(o)
 	})
+}
+
+// below is what the keys of the place's objects begin with.
+func (b *Bucket) below() string {
+	if b.at.key == "" {
+		return ""
+	}
+	return b.at.key + "/"
 }
 
 // list visits every object whose key begins with prefix. A page that fails is asked for
@@ -148,6 +153,23 @@ func (b *Bucket) remove(ctx context.Context, key string) error {
 		return nil
 	}
 	return b.fail("remove", key, err)
+}
+
+// Clear removes every object below the bucket's place, what a killed [Push] left included.
+// Those in first go before all others: a marker, so that nobody takes the rest for a whole.
+func (b *Bucket) Clear(ctx context.Context, first ...string) error {
+	for _, name := range first {
+		if err := b.Delete(ctx, name); err != nil {
+			return err
+		}
+	}
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	err := b.list(ctx, b.below(), func(o Object) error {
+		group.Go(func() error { return b.remove(limited, o.key) })
+		return limited.Err()
+	})
+	return errors.Join(group.Wait(), err)
 }
 
 // pointerSize bounds what ReadPointer reads.

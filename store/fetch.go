@@ -36,6 +36,9 @@ type FetchOptions struct {
 	// Into, unless empty, is a new folder to make instead of one in the cache: its files
 	// are copies, which may be changed.
 	Into string
+	// Shared lets the files of Into be those of the cache under second names: no copies, and
+	// they must not be written to.
+	Shared bool
 	// Report, unless nil, is called from time to time, by one goroutine.
 	Report func(Transfer)
 }
@@ -222,6 +225,9 @@ func (f *found) download(ctx context.Context, opt FetchOptions) ([]string, error
 
 // folder makes a folder of the objects, or finds the one that was made of them before.
 func (f *found) folder(ctx context.Context, opt FetchOptions, files []string) (string, error) {
+	if opt.Into != "" && opt.Shared {
+		return opt.Into, f.build(opt.Into, files, linkFile)
+	}
 	if opt.Into != "" {
 		return opt.Into, f.build(opt.Into, files, copyFile)
 	}

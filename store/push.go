@@ -37,6 +37,9 @@ type PushOptions struct {
 	// Last are the files that make the folder whole, such as a manifest, by names with
 	// slashes. They are written behind all others, in their order.
 	Last []string
+	// Apart, unless empty, is a folder in the place that is not the push's business: what is
+	// below it here is not written, what is below it there stays.
+	Apart string
 	// Report, unless nil, is called from time to time, by one goroutine.
 	Report func(Transfer)
 }
@@ -58,7 +61,12 @@ func Push(ctx context.Context, folder, url string, opt PushOptions) error {
 	}
 	defer b.Close()
 	p := &push{bucket: b, opt: opt}
-	if err := p.compare(ctx, folder); err != nil {
+	err = p.compare(ctx, folder)
+	for attempt := 1; KindOf(err) == Changed && attempt < changes; attempt++ {
+		p = &push{bucket: b, opt: opt}
+		err = p.compare(ctx, folder)
+	}
+	if err != nil {
 		return err
 	}
 	stop := reporting(opt.Report, b.at.String(), p.total, &p.moved)
@@ -106,6 +114,14 @@ func Look(ctx context.Context, url string, markers ...string) (s State, err erro
 		return s, err
 	}
 	defer b.Close()
+	s, err = b.look(ctx, markers)
+	if err == nil && s.Foreign != "" { // unless a push ended between two requests
+		s, err = b.look(ctx, markers)
+	}
+	return s, err
+}
+
+func (b *Bucket) look(ctx context.Context, markers []string) (s State, err error) {
 	for _, marker := range markers {
 		o, there, err := b.stat(ctx, b.at.join(marker))
 		if err != nil {
@@ -136,13 +152,22 @@ func (p *push) compare(ctx context.Context, folder string) error {
 		return err
 	}
 	remote := map[string]Object{}
-	if err := p.bucket.List(ctx, func(o Object) error { remote[o.Name] = o; return nil }); err != nil {
+	err = p.bucket.List(ctx, func(o Object) error {
+		if !p.apart(o.Name) {
+			remote[o.Name] = o
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	if err := p.checkPlace(ctx, remote); err != nil {
 		return err
 	}
 	for _, f := range files {
+		if p.apart(f.name) {
+			continue
+		}
 		have, there := remote[f.name]
 		delete(remote, f.name)
 		same, err := f.is(have, there)
@@ -176,6 +201,11 @@ func (p *push) compare(ctx context.Context, folder string) error {
 	return nil
 }
 
+// apart reports whether a name is not the push's business.
+func (p *push) apart(name string) bool {
+	return p.opt.Apart != "" && strings.HasPrefix(name, p.opt.Apart+"/")
+}
+
 // checkPlace refuses a place with objects that are not of a push.
 func (p *push) checkPlace(ctx context.Context, remote map[string]Object) error {
 	if len(p.opt.Last) == 0 || len(remote) == 0 {
@@ -186,6 +216,14 @@ func (p *push) checkPlace(ctx context.Context, remote map[string]Object) error {
 	}
 	if unfinished, err := p.bucket.Exists(ctx, signName); err != nil || unfinished {
 		return err
+	}
+	// Another process may have ended the same push since the objects were listed.
+	marked, err := p.bucket.Exists(ctx, p.opt.Last[0])
+	if err != nil {
+		return err
+	}
+	if marked {
+		return &Error{Op: "write", URL: p.bucket.at.String(), Kind: Changed, Err: errors.New("another process writes there")}
 	}
 	for name := range remote {
 		return &Error{

@@ -220,6 +220,107 @@ func TestPushRefusesWhatItDidNotWrite(t *testing.T) {
 	}
 }
 
+// TestAPushBesideOthers leaves alone what is not its own.
+func TestAPushBesideOthers(t *testing.T) {
+	s := newServer(t)
+	ctx := context.Background()
+	s.put("cache/shards/0/part", "of a shard")
+	opt := PushOptions{Last: []string{"manifest.json"}, Apart: "shards"}
+	for _, text := range []string{"m1", "m2"} {
+		folder := tree(t, map[string]string{"manifest.json": text, "part": "a " + text, "shards/1/part": "not the cache's"})
+		if err := Push(ctx, folder, at("cache"), opt); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"manifest.json": text, "part": "a " + text, "shards/0/part": "of a shard"}
+		if diff := cmp.Diff(want, files(t, fetch(t, at("cache"), t.TempDir()))); diff != "" {
+			t.Errorf("fetched (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// TestTwoPushTheSame lets another process begin and end a push of the same folder between two
+// requests of the first.
+func TestTwoPushTheSame(t *testing.T) {
+	s := newServer(t)
+	ctx := context.Background()
+	content := map[string]string{"manifest.json": "m", "part-0": "a", "part-1": "b"}
+	opt := PushOptions{Last: []string{"manifest.json"}}
+	// What the listing shows is half of the other's push; when the first asks for its sign,
+	// that is gone and the marker is there.
+	between := func(do func() error) error {
+		s.put("cache/part-0", "a")
+		ended := false
+		s.failing(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, signName) && !ended {
+				ended = true
+				s.put("cache/part-1", "b")
+				s.put("cache/manifest.json", "m")
+			}
+			return false
+		})
+		defer s.failing(nil)
+		return do()
+	}
+	if err := between(func() error { return Push(ctx, tree(t, content), at("cache"), opt) }); err != nil {
+		t.Errorf("the push: %v", err)
+	}
+	if got, want := s.keys(), []string{"cache/manifest.json", "cache/part-0", "cache/part-1"}; !slices.Equal(got, want) {
+		t.Errorf("the bucket holds %q, want %q", got, want)
+	}
+
+	s = newServer(t)
+	var state State
+	err := between(func() (err error) { state, err = Look(ctx, at("cache"), "manifest.json"); return err })
+	if err != nil || state.Marker != "manifest.json" || state.Foreign != "" {
+		t.Errorf("the place is %+v, %v, want a whole one", state, err)
+	}
+}
+
+func TestClear(t *testing.T) {
+	s := newServer(t)
+	ctx := context.Background()
+	for _, key := range []string{"cache/a", "cache/below/b", "cache/manifest.json", "cache/" + signName, "cache-2/a"} {
+		s.put(key, "x")
+	}
+	b, err := Open(ctx, at("cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	s.requests("")
+	if err := errors.Join(b.Clear(ctx, "manifest.json"), b.Clear(ctx, "manifest.json")); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.keys(); !slices.Equal(got, []string{"cache-2/a"}) {
+		t.Errorf("the bucket holds %q, want what is beside the place", got)
+	}
+	if first := s.requests("DELETE "); len(first) == 0 || !strings.HasSuffix(first[0], "/cache/manifest.json") {
+		t.Errorf("removed was %q, want the marker first", first)
+	}
+}
+
+// TestFilesOfTheCacheInAFolder: files of a folder that is made to be read are those of the
+// cache, and take no room of their own; else they are copies.
+func TestFilesOfTheCacheInAFolder(t *testing.T) {
+	s := newServer(t)
+	s.put("data/a.jsonl", "a")
+	cache := t.TempDir()
+	kept, err := os.Stat(filepath.Join(fetch(t, at("data"), cache), "a.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shared := range []bool{false, true} {
+		into := filepath.Join(t.TempDir(), "folder")
+		if _, err := Fetch(context.Background(), at("data"), FetchOptions{Cache: cache, Into: into, Shared: shared}); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(into, "a.jsonl"))
+		if err != nil || os.SameFile(kept, info) != shared {
+			t.Errorf("shared=%v: the file is the cache's: %v, %v", shared, !shared, err)
+		}
+	}
+}
+
 func TestLinksOfAFolder(t *testing.T) {
 	s := newServer(t)
 	ctx := context.Background()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
 	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
@@ -24,12 +25,16 @@ type destinationKind struct {
 	// kept: interrupted work and what an earlier command wrote is gone on with. Else --out
 	// must be new.
 	kept bool
+	// apart, unless empty, is a folder there that is no part of it.
+	apart string
 }
 
 var (
-	cacheOutput  = destinationKind{"reference cache", []string{"manifest.json"}, true}
-	runOutput    = destinationKind{"run", []string{"summary.json", "sweep.json"}, true}
-	policyOutput = destinationKind{"policy", []string{"model.onnx", "onnx/model.onnx"}, false}
+	cacheOutput  = destinationKind{noun: "reference cache", markers: []string{"manifest.json"}, kept: true}
+	runOutput    = destinationKind{noun: "run", markers: []string{"summary.json", "sweep.json"}, kept: true}
+	policyOutput = destinationKind{noun: "policy", markers: []string{"model.onnx", "onnx/model.onnx"}}
+	shardOutput  = destinationKind{noun: "shard of a reference cache", markers: cacheOutput.markers}
+	joinOutput   = destinationKind{noun: "reference cache", markers: cacheOutput.markers, apart: refcache.ShardsName}
 )
 
 // destination is an --out that is a URL: a folder of this machine, held while the command runs,
@@ -38,8 +43,9 @@ type destination struct {
 	places *places
 	kind   destinationKind
 	url    string
-	folder string
-	lock   *lockfile.Lock
+	// work is the folder that is held, folder the one in it that the URL will hold.
+	work, folder string
+	lock         *lockfile.Lock
 }
 
 // out makes a work folder of the URL in field, and puts it there. For a path of this
@@ -51,27 +57,40 @@ func (p *places) out(ctx context.Context, field *string, kind destinationKind) (
 		*field = path
 		return nil, nil
 	}
-	if p.err != nil {
-		return nil, p.err
-	}
-	d := &destination{places: p, kind: kind, url: *field}
-	var err error
-	if d.folder, err = store.WorkFolder(p.cache, d.url); err != nil {
+	d, err := p.hold(*field, kind)
+	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(d.folder), 0o777); err != nil {
-		return nil, fmt.Errorf("work folder: %w", err)
-	}
-	if d.lock, err = lockfile.Acquire(filepath.Dir(d.folder)); err != nil {
-		return nil, err
-	}
-	p.shown[d.folder] = store.Parent(d.url) + "/" + store.Base(d.url)
+	p.shown[d.folder] = shownURL(d.url)
 	if err := d.prepare(ctx); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	*field = d.folder
 	return d, nil
 }
+
+// hold makes the work folder of a URL, and keeps other processes out of it.
+func (p *places) hold(url string, kind destinationKind) (*destination, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	d := &destination{places: p, kind: kind, url: url}
+	var err error
+	if d.folder, err = store.WorkFolder(p.cache, url); err != nil {
+		return nil, err
+	}
+	d.work = filepath.Dir(d.folder)
+	if err := os.MkdirAll(d.work, 0o777); err != nil {
+		return nil, fmt.Errorf("work folder: %w", err)
+	}
+	if d.lock, err = lockfile.Acquire(d.work); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// shownURL is the URL as results and errors name it, without options.
+func shownURL(url string) string { return store.Parent(url) + "/" + store.Base(url) }
 
 // close gives the work folder free.
 func (d *destination) close() error {
@@ -89,13 +108,13 @@ func (d *destination) prepare(ctx context.Context) error {
 		return err
 	}
 	if state.Foreign != "" {
-		return &pipeline.FieldError{Field: "--out", Value: store.Redact(d.url), Want: fmt.Sprintf("an empty place or a %s; that one holds %q", d.kind.noun, state.Foreign)}
+		return d.foreign(state)
 	}
 	if !d.kind.kept {
 		if state.Marker != "" {
 			return &pipeline.FieldError{Field: "--out", Value: store.Redact(d.url), Want: "a new place; that one holds a " + d.kind.noun}
 		}
-		return os.RemoveAll(d.folder)
+		return d.empty()
 	}
 	known, err := os.ReadFile(d.versionFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -111,9 +130,14 @@ func (d *destination) prepare(ctx context.Context) error {
 	return errors.Join(err, d.remember(state.Version))
 }
 
+// foreign says that the URL holds something else.
+func (d *destination) foreign(s store.State) error {
+	return &pipeline.FieldError{Field: "--out", Value: store.Redact(d.url), Want: fmt.Sprintf("an empty place or a %s; that one holds %q", d.kind.noun, s.Foreign)}
+}
+
 // versionFile holds the version of the marker that the work folder was pushed or fetched
 // with.
-func (d *destination) versionFile() string { return filepath.Join(filepath.Dir(d.folder), "version") }
+func (d *destination) versionFile() string { return filepath.Join(d.work, "version") }
 
 func (d *destination) remember(version string) error {
 	return atomicfile.WriteFile(d.versionFile(), func(w io.Writer) error {
@@ -124,10 +148,13 @@ func (d *destination) remember(version string) error {
 
 // empty removes the work folder and what is beside it but the lock.
 func (d *destination) empty() error {
-	entries, err := os.ReadDir(filepath.Dir(d.folder))
+	if d == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(d.work)
 	for _, e := range entries {
 		if e.Name() != lockfile.Name {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(filepath.Dir(d.folder), e.Name())))
+			err = errors.Join(err, os.RemoveAll(filepath.Join(d.work, e.Name())))
 		}
 	}
 	return err
@@ -144,11 +171,11 @@ func (d *destination) push(ctx context.Context) error {
 		_, err := os.Stat(filepath.Join(d.folder, filepath.FromSlash(name)))
 		return err != nil
 	})
-	if err := store.Push(ctx, d.folder, d.url, store.PushOptions{Last: last, Report: transfer(progress, "push")}); err != nil {
+	if err := store.Push(ctx, d.folder, d.url, store.PushOptions{Last: last, Apart: d.kind.apart, Report: transfer(progress, "push")}); err != nil {
 		return err
 	}
 	if !d.kind.kept {
-		return os.RemoveAll(d.folder)
+		return d.empty()
 	}
 	state, err := store.Look(ctx, d.url, last...)
 	return errors.Join(err, d.remember(state.Version))

@@ -24,7 +24,8 @@ that are new or changed are run; the others are taken from it. It is replaced at
 once, when all is done. Where that would drop pairs it is refused without --prune.
 
 With --shards N, N processes share the pass, on as many machines as there are, and
---join makes of theirs the cache that one process would have written.
+--join makes of theirs the cache that one process would have written. They have --out
+in common, a folder or a URL, and nothing else.
 
   dpo-pipe precompute-ref --model ./model --data 'prefs/*.parquet' --out ./cache
   dpo-pipe precompute-ref --model ./model --data prefs.jsonl --out ./cache --dry-run
@@ -138,7 +139,12 @@ func (a *app) precompute(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := out.push(c.Context); err != nil {
+	if result.Joined || cfg.Elsewhere != nil {
+		err = out.empty() // what is there was made by another process
+	} else {
+		err = out.push(c.Context)
+	}
+	if err != nil {
 		return err
 	}
 	if c.Bool("json") {
@@ -160,7 +166,13 @@ func (a *app) precomputePlaces(c *cli.Context, cfg *pipeline.PrecomputeConfig) (
 	if err := p.in(c.Context, &cfg.Encode.ChatTemplate); err != nil {
 		return nil, err
 	}
-	return p.out(c.Context, &cfg.Out, cacheOutput)
+	switch {
+	case cfg.Shards == 0:
+		return p.out(c.Context, &cfg.Out, cacheOutput)
+	case c.Bool("dry-run"):
+		return nil, nil // which counts what a new cache costs
+	}
+	return p.shard(c.Context, cfg)
 }
 
 // checkData refuses paths that name no data file before any work is done. What is

@@ -131,12 +131,21 @@ func (a *app) join(c *cli.Context) error {
 		}
 	}
 	a.doing = joining
-	p := newProgress(a.stderr)
-	result, err := pipeline.Join(c.Context, pipeline.JoinConfig{
+	cfg := pipeline.JoinConfig{
 		Out: c.String("out"), Shards: c.Int("shards"), KeepShards: c.Bool("keep-shards"),
 		Model: c.String("model"), ModelFile: c.String("model-file"), Data: c.StringSlice(dataFlag),
-	}, p.report)
+	}
+	out, err := a.joinPlaces(c, &cfg)
+	if err != nil {
+		return err
+	}
+	defer out.close()
+	p := newProgress(a.stderr)
+	result, err := pipeline.Join(c.Context, cfg, p.report)
 	p.end()
+	if out != nil {
+		err = out.joined(c.Context, cfg.KeepShards, result, err)
+	}
 	if err != nil {
 		return err
 	}

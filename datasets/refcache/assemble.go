@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -25,6 +26,11 @@ type Assembly struct {
 	Want map[string]string
 	// Keep leaves the shards where they are.
 	Keep bool
+	// Bring, where it is not nil, is called when the manifests of all shards are there and make a
+	// cache, before any other file is read. It makes files appear, by their names with slashes
+	// below the cache's folder: of shards that are kept elsewhere nothing but the manifests need
+	// be there before.
+	Bring func(ctx context.Context, files []string) error
 	// Progress, where it is not nil, is told how many of the total bytes are checked.
 	Progress func(done, total int64)
 }
@@ -77,7 +83,7 @@ func Assemble(ctx context.Context, dir string, a Assembly) (err error) {
 	if err := m.write(dir); err != nil || a.Keep {
 		return err
 	}
-	return atomicfile.RemoveDir(filepath.Join(dir, shardsName))
+	return atomicfile.RemoveDir(filepath.Join(dir, ShardsName))
 }
 
 // numbers lists 0 to n-1.
@@ -111,7 +117,7 @@ func (m Manifest) assembled(dir string, all []Shard, a Assembly) error {
 	}
 	err := atomicfile.RemoveTemp(dir)
 	if err == nil && len(all) > 0 && !a.Keep {
-		err = atomicfile.RemoveDir(filepath.Join(dir, shardsName))
+		err = atomicfile.RemoveDir(filepath.Join(dir, ShardsName))
 	}
 	if err != nil {
 		return err
@@ -190,10 +196,17 @@ func (set *shardSet) join(ctx context.Context, a Assembly) (Manifest, error) {
 		s := Shard{i, len(set.shards)}
 		if set.shards[i], set.state[i] = readManifest(s.Dir(set.cache)); set.state[i] == nil {
 			set.state[i] = set.shards[i].checkShard(s)
+		} else if _, err := os.Stat(s.Dir(set.cache)); err == nil && errors.Is(set.state[i], ErrNotCache) {
+			set.state[i] = ErrIncomplete // it has begun
 		}
 	}
 	if err := set.alike(a.Want); err != nil {
 		return Manifest{}, errors.Join(err, set.lacking())
+	}
+	if a.Bring != nil {
+		if err := set.bring(ctx, a.Bring); err != nil {
+			return Manifest{}, err
+		}
 	}
 	if err := set.verify(ctx, a.Progress); err != nil {
 		return Manifest{}, err
@@ -202,6 +215,23 @@ func (set *shardSet) join(ctx context.Context, a Assembly) (Manifest, error) {
 		return Manifest{}, err
 	}
 	return set.merge()
+}
+
+// bring has the files of the shards brought, if these make a cache.
+func (set *shardSet) bring(ctx context.Context, bring func(context.Context, []string) error) error {
+	if err := set.lacking(); err != nil {
+		return err
+	}
+	if _, err := set.merge(); err != nil {
+		return err
+	}
+	var names []string
+	for _, m := range set.shards {
+		for _, p := range m.Files() {
+			names = append(names, path.Join(filepath.ToSlash(m.Shard.Dir("")), p.Name))
+		}
+	}
+	return bring(ctx, names)
 }
 
 // checkShard wants the manifest of the finished shard s.
@@ -273,7 +303,7 @@ func (set *shardSet) alike(want map[string]string) error {
 func (set *shardSet) verify(ctx context.Context, progress func(done, total int64)) error {
 	var done, total int64
 	for _, m := range set.shards {
-		for _, p := range m.files() {
+		for _, p := range m.Files() {
 			total += p.Size
 		}
 	}
@@ -284,7 +314,7 @@ func (set *shardSet) verify(ctx context.Context, progress func(done, total int64
 	}
 	v := newVerifier(ctx, read)
 	for i, m := range set.shards {
-		for _, p := range m.files() {
+		for _, p := range m.Files() {
 			if set.state[i] != nil {
 				break
 			}
@@ -297,8 +327,8 @@ func (set *shardSet) verify(ctx context.Context, progress func(done, total int64
 	return nil
 }
 
-// files are the parts and, where it is there, the head.
-func (m *Manifest) files() []Part {
+// Files are the parts and, unless they are of a shard that has none, the LM head.
+func (m *Manifest) Files() []Part {
 	if m.Shard.hasHead() {
 		return append([]Part{m.headFile()}, m.Parts...)
 	}
@@ -350,7 +380,7 @@ func (set *shardSet) place(ctx context.Context, m Manifest) error {
 	}
 	for i := range set.shards {
 		from := set.shards[i].Shard.Dir(set.cache)
-		for _, p := range set.shards[i].files() {
+		for _, p := range set.shards[i].Files() {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}

@@ -54,24 +54,23 @@ func (s *Shard) Next(n int) int {
 // hasHead reports whether the LM head's file is in the shard's folder.
 func (s *Shard) hasHead() bool { return s == nil || s.Index == 0 }
 
-// Names of the folders of shards; they never change.
-const (
-	shardsName = "shards"
-	shardName  = "shard-%05d-of-%05d"
-)
+// ShardsName is the folder below a cache's that holds those of its shards; names never change.
+const ShardsName = "shards"
+
+const shardName = "shard-%05d-of-%05d"
 
 // Dir is the folder of the shard of the cache in folder cache, which is Dir of nil.
 func (s *Shard) Dir(cache string) string {
 	if s == nil {
 		return cache
 	}
-	return filepath.Join(cache, shardsName, fmt.Sprintf(shardName, s.Index, s.Of))
+	return filepath.Join(cache, ShardsName, fmt.Sprintf(shardName, s.Index, s.Of))
 }
 
 // Shards lists the shards that have a folder below that of the cache, whole or not, by
 // their numbers; there may be some of several splits.
 func Shards(cache string) ([]Shard, error) {
-	entries, err := os.ReadDir(filepath.Join(cache, shardsName))
+	entries, err := os.ReadDir(filepath.Join(cache, ShardsName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return nil, fmt.Errorf("refcache: %w", err)
 	}

@@ -151,7 +151,7 @@ func TestKilledAssembly(t *testing.T) {
 			if err := os.Mkdir(aside, 0o777); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(filepath.Join(dir, shardsName), filepath.Join(aside, "old")); err != nil {
+			if err := os.Rename(filepath.Join(dir, ShardsName), filepath.Join(aside, "old")); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -170,7 +170,7 @@ func TestKilledAssembly(t *testing.T) {
 
 func verifyShard(dir string, s Shard) error {
 	m, err := readManifest(s.Dir(dir))
-	for _, p := range m.files() {
+	for _, p := range m.Files() {
 		err = errors.Join(err, newVerifier(context.Background(), func(int) {}).part(s.Dir(dir), p))
 	}
 	return err
@@ -181,7 +181,7 @@ func verifyShard(dir string, s Shard) error {
 func TestAssembleNamesWhatIsWrong(t *testing.T) {
 	remove := func(path ...string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
-			if err := os.RemoveAll(filepath.Join(append([]string{dir, shardsName}, path...)...)); err != nil {
+			if err := os.RemoveAll(filepath.Join(append([]string{dir, ShardsName}, path...)...)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -195,7 +195,7 @@ func TestAssembleNamesWhatIsWrong(t *testing.T) {
 	}
 	flip := func(shard, name string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
-			path := filepath.Join(dir, shardsName, shard)
+			path := filepath.Join(dir, ShardsName, shard)
 			data := []byte(files(t, path)[name])
 			data[len(data)/2] ^= 1
 			write(t, path, name, string(data))
@@ -237,6 +237,7 @@ func TestAssembleNamesWhatIsWrong(t *testing.T) {
 			}
 			w.Close()
 		}, want: []string{"unfinished: 2"}, lacking: true},
+		{name: "begun", damage: remove("shard-00002-of-00004", manifestName), want: []string{"unfinished: 2"}, lacking: true},
 		{name: "bit of a part", damage: flip("shard-00001-of-00004", partName(5)), want: []string{"damaged: 1", partName(5)}, lacking: true},
 		{name: "bit of the head", damage: flip("shard-00000-of-00004", headName), want: []string{"damaged: 0", headName}, lacking: true},
 		{name: "part is gone", damage: remove("shard-00002-of-00004", partName(2)), want: []string{"damaged: 2", partName(2)}, lacking: true},
@@ -404,5 +405,45 @@ func TestAssembleChecksTheIdentity(t *testing.T) {
 	err := Assemble(context.Background(), dir, Assembly{})
 	if _, stale := errors.AsType[*StaleError](err); !stale || !strings.Contains(err.Error(), "shard 1 of 3 is of another cache") {
 		t.Errorf("error is %v, want that a shard is of another cache", err)
+	}
+}
+
+// TestShardsThatAreElsewhere joins shards of which only the manifests are there at first.
+func TestShardsThatAreElsewhere(t *testing.T) {
+	want := uninterrupted(t)
+	here, there := filepath.Join(t.TempDir(), "cache"), shards(t, 3)
+	for i := range 3 {
+		s := Shard{i, 3}
+		if err := os.MkdirAll(s.Dir(here), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		write(t, s.Dir(here), manifestName, files(t, s.Dir(there))[manifestName])
+	}
+	var brought []string
+	bring := func(_ context.Context, names []string) error {
+		brought = names
+		for _, name := range names {
+			if err := os.Link(filepath.Join(there, name), filepath.Join(here, name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := Assemble(context.Background(), here, Assembly{Of: 4, Bring: bring}); err == nil || brought != nil {
+		t.Errorf("without a shard: %v, and %q were brought, want an error before", err, brought)
+	}
+	if err := Assemble(context.Background(), here, Assembly{Bring: func(context.Context, []string) error { return context.DeadlineExceeded }}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error is %v, want that of what could not be brought", err)
+	}
+	if err := Assemble(context.Background(), here, Assembly{Bring: func(context.Context, []string) error { return nil }}); err == nil || !strings.Contains(err.Error(), "damaged: 0,1,2") {
+		t.Errorf("error is %v, want that the files of all shards are missing", err)
+	}
+	if err := Assemble(context.Background(), here, Assembly{Bring: bring}); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, here, want)
+	// The six parts of the pass, and the head.
+	if len(brought) != 7 || !slices.Contains(brought, "shards/shard-00000-of-00003/"+headName) || !slices.Contains(brought, "shards/shard-00002-of-00003/"+partName(5)) {
+		t.Errorf("%q were brought", brought)
 	}
 }
