@@ -157,7 +157,11 @@ func (b *Bucket) remove(ctx context.Context, key string) error {
 
 // Clear removes every object below the bucket's place, what a killed [Push] left included.
 // Those in first go before all others: a marker, so that nobody takes the rest for a whole.
+// Until all is gone the place is that of an unfinished push.
 func (b *Bucket) Clear(ctx context.Context, first ...string) error {
+	if err := b.WritePointer(ctx, signName, []byte("is being removed\n"), Condition{}); err != nil {
+		return err
+	}
 	for _, name := range first {
 		if err := b.Delete(ctx, name); err != nil {
 			return err
@@ -166,10 +170,15 @@ func (b *Bucket) Clear(ctx context.Context, first ...string) error {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	err := b.list(ctx, b.below(), func(o Object) error {
-		group.Go(func() error { return b.remove(limited, o.key) })
+		if o.Name != signName {
+			group.Go(func() error { return b.remove(limited, o.key) })
+		}
 		return limited.Err()
 	})
-	return errors.Join(group.Wait(), err)
+	if err := errors.Join(group.Wait(), err); err != nil {
+		return err
+	}
+	return b.Delete(ctx, signName)
 }
 
 // pointerSize bounds what ReadPointer reads.

@@ -41,7 +41,8 @@ func (p *places) shard(ctx context.Context, cfg *pipeline.PrecomputeConfig) (*de
 	cfg.Out = filepath.Join(d.work, store.Base(out))
 	d.folder = shard.Dir(cfg.Out)
 	p.shown[cfg.Out] = shownURL(out)
-	if err = p.joinedManifest(ctx, out, cfg.Out); err == nil {
+	joined, err := p.joinedManifest(ctx, out, cfg.Out)
+	if err == nil && !joined { // else the join may be removing the shard
 		cfg.Elsewhere, err = d.wholeShard(ctx, shard)
 	}
 	if err != nil {
@@ -50,35 +51,35 @@ func (p *places) shard(ctx context.Context, cfg *pipeline.PrecomputeConfig) (*de
 	return d, nil
 }
 
-// joinedManifest brings the manifest of the cache at a URL to a folder, if one is there. What
+// joinedManifest brings the manifest of the cache at a URL to a folder, and reports whether one is there. What
 // else is at the URL may be shards, and a cache that is being joined.
-func (p *places) joinedManifest(ctx context.Context, url, folder string) error {
+func (p *places) joinedManifest(ctx context.Context, url, folder string) (bool, error) {
 	file := filepath.Join(folder, cacheOutput.markers[0])
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("work folder: %w", err)
+		return false, fmt.Errorf("work folder: %w", err)
 	}
 	state, err := store.Look(ctx, url, cacheOutput.markers...)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if state.Foreign != "" && !strings.HasPrefix(state.Foreign, refcache.ShardsName+"/") {
-		return (&destination{kind: cacheOutput, url: url}).foreign(state)
+		return false, (&destination{kind: cacheOutput, url: url}).foreign(state)
 	}
 	if state.Marker == "" {
-		return nil
+		return false, nil
 	}
 	paths, err := p.fetch(ctx, store.Join(url, state.Marker), store.FetchOptions{})
 	if err != nil {
-		return err
+		return false, err
 	}
 	data, err := os.ReadFile(paths[0])
 	if err == nil {
 		err = os.MkdirAll(folder, 0o777)
 	}
 	if err != nil {
-		return fmt.Errorf("work folder: %w", err)
+		return false, fmt.Errorf("work folder: %w", err)
 	}
-	return atomicfile.WriteFile(file, func(w io.Writer) error {
+	return true, atomicfile.WriteFile(file, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})
@@ -149,7 +150,7 @@ func (a *app) joinPlaces(c *cli.Context, cfg *pipeline.JoinConfig) (*destination
 	cfg.Out = d.folder
 	p.shown[d.folder] = shownURL(url)
 	if err = d.empty(); err == nil {
-		err = p.joinedManifest(c.Context, url, d.folder)
+		_, err = p.joinedManifest(c.Context, url, d.folder)
 	}
 	if err == nil {
 		err = d.shardManifests(c.Context)
