@@ -20,14 +20,14 @@ func History(runs string) ([]*Result, error) {
 	if err != nil || len(all) == 0 {
 		return all, err
 	}
-	lock, err := lockfile.Acquire(runs)
-	if is[*lockfile.LockedError](err) {
-		return all, nil // one is at work
+	atWork, err := lockfile.Held(runs)
+	if err != nil || atWork {
+		return all, err
 	}
 	for _, r := range all {
 		r.killed()
 	}
-	return all, errors.Join(err, lock.Release())
+	return all, nil
 }
 
 // LastSuccess is when the newest run without an error ended, by the records in a folder; the zero

@@ -17,13 +17,7 @@ func open(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	switch {
+	switch err = flock(f, unix.LOCK_EX); {
 	case err == nil || unsupported(err):
 		return f, nil
 	case err == unix.EWOULDBLOCK:
@@ -33,6 +27,35 @@ func open(path string) (*os.File, error) {
 	}
 	f.Close() // nothing was written
 	return nil, err
+}
+
+// held reports whether another open file has the lock of the one at path.
+func held(path string) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // with the lock, if that was to be had
+	err = flock(f, unix.LOCK_SH)
+	if err == nil || unsupported(err) {
+		return false, nil
+	}
+	if err == unix.EWOULDBLOCK {
+		return true, nil
+	}
+	return false, &fs.PathError{Op: "flock", Path: path, Err: err}
+}
+
+// flock takes a lock of a kind without waiting.
+func flock(f *os.File, kind int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), kind|unix.LOCK_NB); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // unsupported reports a file system without locks, as some network mounts are: work there

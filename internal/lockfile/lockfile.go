@@ -43,13 +43,34 @@ type Lock struct {
 	f    *os.File // nil where nothing is held
 }
 
-// Acquire locks folder dir, which must exist, without waiting. The error is a
-// *[LockedError] where it is held already.
+// Held reports whether folder dir is locked, without keeping anybody out of it. Nothing is
+// written, and a folder that may only be read can be asked about.
+func Held(dir string) (bool, error) {
+	is, err := held(filepath.Join(dir, Name))
+	if err != nil {
+		return false, fmt.Errorf("lockfile: %w", err)
+	}
+	return is, nil
+}
+
+// A process in Held has a lock for a moment, which one that wants the folder outlasts.
+const (
+	attempts = 5
+	pause    = 10 * time.Millisecond
+)
+
+// Acquire locks folder dir, which must exist, without waiting for another holder's end. The
+// error is a *[LockedError] where it is held already.
 func Acquire(dir string) (*Lock, error) {
 	path := filepath.Join(dir, Name)
-	for {
+	for attempt := 1; ; {
 		f, err := open(path)
 		if errors.Is(err, errHeld) {
+			if attempt < attempts {
+				attempt++
+				time.Sleep(pause)
+				continue
+			}
 			return nil, &LockedError{Path: dir, Holder: holder(path)}
 		}
 		if err != nil {

@@ -83,6 +83,50 @@ func TestOneHolder(t *testing.T) {
 	}
 }
 
+// TestHeldKeepsNobodyOut asks about a folder all the time while others lock it in turn.
+func TestHeldKeepsNobodyOut(t *testing.T) {
+	needsFlock(t)
+	dir := t.TempDir()
+	wantAnswer := func(want bool) {
+		t.Helper()
+		if got, err := Held(dir); got != want || err != nil {
+			t.Fatalf("held is %v (%v), want %v", got, err, want)
+		}
+	}
+	wantAnswer(false)
+	if _, err := os.Stat(filepath.Join(dir, Name)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("asking made the file: %v", err)
+	}
+	var stop atomic.Bool
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for !stop.Load() {
+			if _, err := Held(dir); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(100 * time.Microsecond) // as often as no command asks, yet not always
+		}
+	})
+	for range 200 {
+		l, err := Acquire(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantAnswer(true)
+		if err := l.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	asking.Wait()
+	wantAnswer(false)
+	// A killed holder leaves the file alone.
+	if err := os.WriteFile(filepath.Join(dir, Name), nil, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	wantAnswer(false)
+}
+
 func TestFoldersThatCannotBeLocked(t *testing.T) {
 	needsFlock(t)
 	dir := filepath.Join(t.TempDir(), "absent")
