@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,9 +160,9 @@ func classify(err error, advice advice) (code int, hint string) {
 	case errors.Is(err, refcache.ErrReplaced):
 		return exitFailed, "another process brought the cache to other data; begin again with the one that is there now"
 	case errors.Is(err, refcache.ErrCorrupt):
-		return exitFailed, "remove the cache and run precompute-ref again"
+		return exitFailed, cmp.Or(advice.damaged, "remove the cache and run precompute-ref again")
 	case errors.Is(err, checksum.ErrChanged):
-		return exitFailed, "take the file from a copy, or write it again by the command that made it"
+		return exitFailed, cmp.Or(advice.damaged, "take the file from a copy, or write it again by the command that made it")
 	}
 	return exitFailed, ""
 }
@@ -198,6 +199,7 @@ type advice struct {
 	interrupted string // what a signal leaves
 	full        string // when there is room on the disk again
 	stale       string // a cache made otherwise than wanted
+	damaged     string // a file that is not what was written; empty where commands don't differ
 }
 
 // dryRun is what precompute-ref --dry-run is doing: nothing that stays.
@@ -228,6 +230,7 @@ func adviceFor(command string) advice {
 			interrupted: "the same command goes on where this run stopped",
 			full:        "make room; the same command goes on where this run stopped",
 			stale:       "the published policy is one of another model: gates.published: off publishes without comparing",
+			damaged:     "remove its folder (the cache, or train/ of the run) and start again: what is missing is made anew",
 		}
 	case "demo":
 		return advice{

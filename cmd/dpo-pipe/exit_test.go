@@ -15,6 +15,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
 	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/datasets/tokenizer"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/job"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
@@ -66,6 +67,9 @@ func TestExitCodes(t *testing.T) {
 		{"no cache", "train", fmt.Errorf("refcache: %w: no manifest.json", refcache.ErrNotCache), exitUsage, ""},
 		{"unfinished cache", "train", fmt.Errorf("refcache: %w", refcache.ErrIncomplete), exitUsage, "precompute-ref"},
 		{"damaged cache", "train", fmt.Errorf("refcache: %w", refcache.ErrCorrupt), exitFailed, "remove the cache"},
+		{"damaged cache, job", "run", wrapped(refcache.ErrCorrupt), exitFailed, "what is missing is made anew"},
+		{"damaged checkpoint", "train", wrapped(checksum.ErrChanged), exitFailed, "from a copy"},
+		{"damaged checkpoint, job", "run", wrapped(checksum.ErrChanged), exitFailed, "train/ of the run"},
 		{"replaced cache", "train", fmt.Errorf("refcache: %w", refcache.ErrReplaced), exitFailed, "begin again"},
 		{"no such file", "eval", pathError(fs.ErrNotExist), exitUsage, ""},
 		{"a file for a folder", "train", pathError(syscall.ENOTDIR), exitUsage, ""},
