@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -224,7 +223,11 @@ func (x *execution) train(ctx context.Context, inputs string) (Stage, error) {
 		return Stage{}, err
 	}
 	x.done(StageTrain)
-	return Stage{Action: "ran", Text: text}, copyFile(x.run.path(pipeline.ReportName), filepath.Join(out, pipeline.ReportName))
+	err = atomicfile.CopyFile(x.run.path(pipeline.ReportName), filepath.Join(out, pipeline.ReportName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return Stage{Action: "ran", Text: text}, err
 }
 
 func (x *execution) trainIn(ctx context.Context, out string) (string, error) {
@@ -451,21 +454,6 @@ func handedOver(train string) (string, error) {
 		link = "best"
 	}
 	return filepath.EvalSymlinks(filepath.Join(train, link))
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("job: %w", err)
-	}
-	defer in.Close()
-	return atomicfile.WriteFile(to, func(w io.Writer) error {
-		_, err := io.Copy(w, in)
-		return err
-	})
 }
 
 // writeConfig writes down every setting of the run.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -241,7 +240,7 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 		return "", err
 	}
 	for _, path := range texts {
-		if err := copyFile(filepath.Join(dir, filepath.Base(path)), path); err != nil {
+		if err := atomicfile.CopyFile(filepath.Join(dir, filepath.Base(path)), path); err != nil {
 			return "", err
 		}
 	}
@@ -254,7 +253,7 @@ func (x *exporter) write(dir string) (onnxFile string, err error) {
 	}
 	if x.state.Step > 0 {
 		// With it the adapter is a checkpoint that a later one can be compared with.
-		if err := copyFile(filepath.Join(adapter, stateName), filepath.Join(x.cfg.Checkpoint, stateName)); err != nil {
+		if err := atomicfile.CopyFile(filepath.Join(adapter, stateName), filepath.Join(x.cfg.Checkpoint, stateName)); err != nil {
 			return "", err
 		}
 	}
@@ -270,15 +269,3 @@ func branched(h *onnx.Head) bool {
 }
 
 func half(t onnx.DType) bool { return t == onnx.Float16 || t == onnx.BFloat16 }
-
-func copyFile(dst, src string) error {
-	in, err := os.Open(src)
-	if err != nil {
-		return fmt.Errorf("pipeline: copy %q: %w", src, err)
-	}
-	defer in.Close()
-	return atomicfile.WriteFile(dst, func(w io.Writer) error {
-		_, err := io.Copy(w, in)
-		return err
-	})
-}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -229,7 +228,7 @@ func (f *found) folder(ctx context.Context, opt FetchOptions, files []string) (s
 		return opt.Into, f.build(opt.Into, files, linkFile)
 	}
 	if opt.Into != "" {
-		return opt.Into, f.build(opt.Into, files, copyFile)
+		return opt.Into, f.build(opt.Into, files, atomicfile.CopyFile)
 	}
 	texts := []string{f.bucket.at.origin(), f.base}
 	for _, o := range f.objects {
@@ -255,13 +254,13 @@ func (f *found) folder(ctx context.Context, opt FetchOptions, files []string) (s
 	}
 	defer lock.Release()
 	if f.single {
-		return tree, linkFile(files[0], filepath.Join(tree, f.objects[0].Name))
+		return tree, linkFile(filepath.Join(tree, f.objects[0].Name), files[0])
 	}
 	return tree, f.build(tree, files, linkFile)
 }
 
 // build makes the folder final, whole or not at all.
-func (f *found) build(final string, files []string, place func(from, to string) error) error {
+func (f *found) build(final string, files []string, place func(path, from string) error) error {
 	if err := os.MkdirAll(filepath.Dir(final), 0o777); err != nil {
 		return fmt.Errorf("store: cache: %w", err)
 	}
@@ -282,7 +281,7 @@ func (f *found) build(final string, files []string, place func(from, to string) 
 		if target != "" {
 			err = os.Symlink(filepath.FromSlash(target), to)
 		} else {
-			err = place(files[i], to)
+			err = place(to, files[i])
 		}
 		if err != nil {
 			return fmt.Errorf("store: cache: %w", err)
@@ -292,23 +291,11 @@ func (f *found) build(final string, files []string, place func(from, to string) 
 }
 
 // linkFile gives a file of the cache a second name, or copies it where that can't be.
-func linkFile(from, to string) error {
-	if err := os.Link(from, to); err == nil {
+func linkFile(path, from string) error {
+	if err := os.Link(from, path); err == nil {
 		return nil
 	}
-	return copyFile(from, to)
-}
-
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	return atomicfile.WriteFile(to, func(w io.Writer) error {
-		_, err := io.Copy(w, in)
-		return err
-	})
+	return atomicfile.CopyFile(path, from)
 }
 
 // reporting calls report a few times a second until it is stopped.

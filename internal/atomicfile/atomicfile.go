@@ -94,6 +94,20 @@ func WriteFile(path string, fill func(w io.Writer) error) error {
 	return f.Commit()
 }
 
+// CopyFile writes what is in the file at from to path, whole or not at all. Where there is no
+// such file the error wraps fs.ErrNotExist, and path stays as it is.
+func CopyFile(path, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("atomicfile: copy %q: %w", from, err)
+	}
+	defer in.Close()
+	return WriteFile(path, func(w io.Writer) error {
+		_, err := io.Copy(w, in)
+		return err
+	})
+}
+
 // Dir is a folder being written: callers fill Path and then Commit.
 type Dir struct {
 	// Path is the temporary folder.

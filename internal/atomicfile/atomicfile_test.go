@@ -88,6 +88,29 @@ func TestAFailedWriteLeavesTheOldFile(t *testing.T) {
 	}
 }
 
+func TestCopyFile(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	if err := os.WriteFile(to, []byte("old"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := CopyFile(to, from); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file to copy: %v, want fs.ErrNotExist", err)
+	}
+	if text, err := os.ReadFile(to); string(text) != "old" || err != nil {
+		t.Errorf("it left %q (%v), want what was there", text, err)
+	}
+	if err := os.WriteFile(from, []byte("new"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := CopyFile(to, from); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(to); string(text) != "new" || err != nil {
+		t.Errorf("got %q (%v), want the copy", text, err)
+	}
+}
+
 func TestCreateInNoFolder(t *testing.T) {
 	if _, err := Create(filepath.Join(t.TempDir(), "absent", "f")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("file: error is %v", err)
