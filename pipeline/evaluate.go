@@ -65,7 +65,7 @@ func Evaluate(ctx context.Context, cfg EvalConfig, engines Engines, report Repor
 	if err := cfg.Validate(); err != nil {
 		return EvalResult{}, err
 	}
-	e, err := newEvaluator(cfg, engines)
+	e, err := newEvaluator(ctx, cfg, engines)
 	if err != nil {
 		return EvalResult{}, err
 	}
@@ -107,7 +107,7 @@ type subject struct {
 	scorer *scorer
 }
 
-func newEvaluator(cfg EvalConfig, engines Engines) (e *evaluator, err error) {
+func newEvaluator(ctx context.Context, cfg EvalConfig, engines Engines) (e *evaluator, err error) {
 	e = &evaluator{cfg: cfg}
 	if e.subject.state, err = readState(cfg.Checkpoint); err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func newEvaluator(cfg EvalConfig, engines Engines) (e *evaluator, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.openCache(engines); err != nil {
+	if err := e.openCache(ctx, engines); err != nil {
 		return nil, err
 	}
 	opened := e // a return of nil takes e away
@@ -147,7 +147,7 @@ func newEvaluator(cfg EvalConfig, engines Engines) (e *evaluator, err error) {
 }
 
 // openCache opens the cache, and the model where that keeps no features.
-func (e *evaluator) openCache(engines Engines) error {
+func (e *evaluator) openCache(ctx context.Context, engines Engines) error {
 	cache, err := refcache.Open(e.cfg.Cache)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func (e *evaluator) openCache(engines Engines) error {
 	if model == "" && m.FeatureDType == refcache.None {
 		model, file = e.subject.state.Config.Model, e.subject.state.Config.ModelFile
 	}
-	if err = checkModel(m, model, file); err == nil {
+	if err = checkInputs(ctx, m, model, file, nil); err == nil {
 		e.cache, err = openPairs(cache, model, file, engines)
 	}
 	if err != nil {

@@ -37,7 +37,7 @@ func (c cachedPairs) read(ctx context.Context, numbers []int64, rows []refcache.
 }
 
 // openPairs gives the pairs of a cache their features: those that it keeps or, where it keeps
-// none, those of the model that it was made from. The caller has checked that with checkModel.
+// none, those of the model that it was made from. The caller has checked that with checkInputs.
 func openPairs(cache *refcache.Reader, model, file string, engines Engines) (cachedPairs, error) {
 	c := cachedPairs{cache, stored{}}
 	m := cache.Manifest()
@@ -52,23 +52,17 @@ func openPairs(cache *refcache.Reader, model, file string, engines Engines) (cac
 	return c, nil
 }
 
-// checkModel refuses a model that the cache was not made from, and none where it is needed.
-func checkModel(m refcache.Manifest, model, file string) error {
-	if model == "" {
-		if m.FeatureDType == refcache.None {
-			return &NoFeaturesError{Model: m.Identity["model"]}
-		}
-		return nil
+// checkInputs refuses a model or data that the cache was not made from, and no model where
+// it is needed.
+func checkInputs(ctx context.Context, m refcache.Manifest, model, file string, data []string) error {
+	if model == "" && m.FeatureDType == refcache.None {
+		return &NoFeaturesError{Model: m.Identity["model"]}
 	}
-	dir, err := FindModel(model, file)
+	want, err := inputIdentity(ctx, model, file, data)
 	if err != nil {
 		return err
 	}
-	sum, err := modelSHA256(dir.ONNX)
-	if err != nil {
-		return err
-	}
-	return m.Check(map[string]string{"model": sum})
+	return m.Check(want)
 }
 
 // A NoFeaturesError is a cache without features where the model that gives them was not named.

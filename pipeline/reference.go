@@ -10,7 +10,6 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/datasets"
 	"github.com/dpo-pipe/dpo-pipe/datasets/encode"
-	"github.com/dpo-pipe/dpo-pipe/datasets/refcache"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/onnx"
 )
@@ -146,18 +145,6 @@ func cacheIdentity(ctx context.Context, cfg PrecomputeConfig, m *onnx.Model, enc
 	maps.Copy(id, enc.Identity())
 	maps.Copy(id, rt.Identity())
 	return id, nil
-}
-
-// checkInputs refuses a cache that was not made from the model and data named.
-func checkInputs(ctx context.Context, cfg TrainConfig, m refcache.Manifest) error {
-	if err := checkModel(m, cfg.here(cfg.Model), cfg.ModelFile); err != nil || len(cfg.Data) == 0 {
-		return err
-	}
-	data, err := datasets.Fingerprint(ctx, cfg.DataHere())
-	if err != nil {
-		return err
-	}
-	return m.Check(map[string]string{"data": data})
 }
 
 func modelSHA256(path string) (string, error) {

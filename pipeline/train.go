@@ -89,7 +89,7 @@ func trainAll(ctx context.Context, cfgs []TrainConfig, engines Engines, report R
 		return nil, err
 	}
 	defer cache.Close()
-	if err := checkInputs(ctx, cfgs[0], cache.Manifest()); err != nil {
+	if err := checkInputs(ctx, cache.Manifest(), cfgs[0].here(cfgs[0].Model), cfgs[0].ModelFile, cfgs[0].DataHere()); err != nil {
 		return nil, err
 	}
 	for _, cfg := range cfgs {
