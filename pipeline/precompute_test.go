@@ -81,12 +81,18 @@ var errKilled = errors.New("killed")
 // did not.
 func TestPrecomputeResumesInTheSameBytes(t *testing.T) {
 	w := newWorld(t)
-	cfg := w.precomputeConfig(w.pairs("pairs.jsonl", 23))
+	w.killAtEveryBatch(w.precomputeConfig(w.pairs("pairs.jsonl", 23)), 10)
+}
+
+// killAtEveryBatch runs a pass that takes at least so many batches, then one for each batch that
+// dies there and is run again, and wants the same bytes. It returns what the last one found.
+func (w *world) killAtEveryBatch(cfg PrecomputeConfig, atLeast int) (result PrecomputeResult) {
+	w.t.Helper()
 	_, err := Precompute(context.Background(), cfg, w.rt, nil)
-	must(t, err)
-	want, calls := tree(t, cfg.Out), w.rt.calls
-	if calls < 10 {
-		t.Fatalf("the pass has %d batches, too few for this test", calls)
+	must(w.t, err)
+	want, calls := tree(w.t, cfg.Out), w.rt.calls
+	if calls < atLeast {
+		w.t.Fatalf("the pass has %d batches, too few for this test", calls)
 	}
 	for kill := 1; kill <= calls; kill++ {
 		cfg.Out = w.path(fmt.Sprint("cache-", kill))
@@ -98,13 +104,14 @@ func TestPrecomputeResumesInTheSameBytes(t *testing.T) {
 			return nil
 		}
 		if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.Is(err, errKilled) {
-			t.Fatalf("killed at batch %d: error is %v", kill, err)
+			w.t.Fatalf("killed at batch %d: error is %v", kill, err)
 		}
 		w.rt.stop = nil
-		_, err := Precompute(context.Background(), cfg, w.rt, nil)
-		must(t, err)
-		sameTree(t, tree(t, cfg.Out), want)
+		result, err = Precompute(context.Background(), cfg, w.rt, nil)
+		must(w.t, err)
+		sameTree(w.t, tree(w.t, cfg.Out), want)
 	}
+	return result
 }
 
 // A hidden state that the dtype can't hold ends the pass, and its estimate, with the place

@@ -102,31 +102,8 @@ func TestShardResumesInTheSameBytes(t *testing.T) {
 	w := newWorld(t)
 	cfg := w.precomputeConfig(w.mixedPairs("pairs.jsonl", 40))
 	cfg.Shards, cfg.Shard, cfg.MaxBadFrac = 2, 1, 1
-	_, err := Precompute(context.Background(), cfg, w.rt, nil)
-	must(t, err)
-	want, calls := tree(t, cfg.Out), w.rt.calls
-	if calls < 8 {
-		t.Fatalf("the shard has %d batches, too few for this test", calls)
-	}
-	for kill := 1; kill <= calls; kill++ {
-		cfg.Out = w.path(fmt.Sprint("cache-", kill))
-		w.rt.calls = 0
-		w.rt.stop = func(call int) error {
-			if call == kill {
-				return errKilled
-			}
-			return nil
-		}
-		if _, err := Precompute(context.Background(), cfg, w.rt, nil); !errors.Is(err, errKilled) {
-			t.Fatalf("killed at batch %d: error is %v", kill, err)
-		}
-		w.rt.stop = nil
-		result, err := Precompute(context.Background(), cfg, w.rt, nil)
-		must(t, err)
-		sameTree(t, tree(t, cfg.Out), want)
-		if kill == calls && result.Resumed != result.Parts-1 {
-			t.Errorf("killed at the last batch, %d of %d parts were kept", result.Resumed, result.Parts)
-		}
+	if last := w.killAtEveryBatch(cfg, 8); last.Resumed != last.Parts-1 {
+		t.Errorf("killed at the last batch, %d of %d parts were kept", last.Resumed, last.Parts)
 	}
 }
 

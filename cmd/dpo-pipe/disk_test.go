@@ -19,13 +19,7 @@ import (
 // error of the environment and leaves nothing half written; then makes room,
 // follows the advice, and wants the bytes of a disk that was large enough.
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := demo.WriteTo(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), "160"); err != nil {
-		t.Fatal(err)
-	}
+	dir := demoWith(t, "160")
 	precompute := []string{"precompute-ref", "--model", "model", "--data", "pairs.jsonl", "--part-pairs", "32", "--out"}
 	// The LM head and one part, but not two.
 	fillAndResume(t, dir, "cache", "1m", precompute, "the same command goes on")

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 	"github.com/dpo-pipe/dpo-pipe/models"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
@@ -27,13 +26,7 @@ const (
 // ONNX Runtime; with a runtime that does not round by batches it is the same to the bit
 // (pipeline).
 func TestTrainingWithoutFeaturesIsCloseToThatWithThem(t *testing.T) {
-	dir := t.TempDir()
-	if err := demo.WriteTo(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), "400"); err != nil {
-		t.Fatal(err)
-	}
+	dir := demoWith(t, "400")
 	results := map[string]pipeline.TrainResult{}
 	for _, features := range []string{"f32", "none"} {
 		for _, args := range [][]string{

@@ -35,13 +35,7 @@ func TestKilledCommandsResume(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes many runs of the command")
 	}
-	dir := t.TempDir()
-	if err := demo.WriteTo(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), "160"); err != nil {
-		t.Fatal(err)
-	}
+	dir := demoWith(t, "160")
 	precompute := func(out string) []string {
 		return []string{"precompute-ref", "--model", "model", "--data", "pairs.jsonl", "--out", out, "--part-pairs", "8"}
 	}
@@ -248,13 +242,7 @@ func TestKilledShards(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes many runs of the command")
 	}
-	dir := t.TempDir()
-	if err := demo.WriteTo(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), "160"); err != nil {
-		t.Fatal(err)
-	}
+	dir := demoWith(t, "160")
 	pass := func(out string, more ...string) []string {
 		return append([]string{"precompute-ref", "--model", "model", "--data", "pairs.jsonl", "--out", out, "--part-pairs", "8"}, more...)
 	}

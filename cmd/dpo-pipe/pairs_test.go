@@ -4,9 +4,26 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 )
+
+// demoWith makes a folder with the demo's files and pairs.jsonl, its first n pairs.
+func demoWith(t *testing.T, n string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := demo.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), n); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
 
 // fewPairs copies the first n lines of a JSONL file.
 func fewPairs(from, to, n string) error {

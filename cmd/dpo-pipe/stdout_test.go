@@ -8,24 +8,15 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 )
 
 // TestOnlyResultsOnStdout runs every command in a process of its own, where a
 // library that prints would be seen too: with --json stdout is one JSON value and
 // nothing else, a failed command leaves it empty.
 func TestOnlyResultsOnStdout(t *testing.T) {
-	dir := t.TempDir()
-	if err := demo.WriteTo(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(dir, "pairs.jsonl"), "40"); err != nil {
-		t.Fatal(err)
-	}
+	dir := demoWith(t, "40")
 	for _, line := range []string{
 		"precompute-ref --model model --data pairs.jsonl --out cache --dry-run",
 		"precompute-ref --model model --data pairs.jsonl --out cache",
