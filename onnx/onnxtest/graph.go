@@ -35,6 +35,12 @@ func (d *Decoder) ONNX() *onnx.Model {
 
 // op adds a node and returns its output; strings are inputs, the rest attributes.
 func (b *builder) op(op string, args ...any) string {
+	b.n++
+	return b.named(fmt.Sprintf("/%s_%d", op, b.n), op, args...)
+}
+
+// named adds a node whose output has a name of its own.
+func (b *builder) named(out, op string, args ...any) string {
 	var inputs []string
 	var attrs []*onnx.Attr
 	for _, a := range args {
@@ -47,8 +53,6 @@ func (b *builder) op(op string, args ...any) string {
 			panic(fmt.Sprintf("onnxtest: argument %v of %s", a, op))
 		}
 	}
-	b.n++
-	out := fmt.Sprintf("/%s_%d", op, b.n)
 	b.g.Add(op, inputs, []string{out}, attrs...)
 	return out
 }
@@ -190,7 +194,8 @@ func (b *builder) past(layer int, kind string) string {
 	return b.op("Gather", fmt.Sprintf("past_%d", layer), index, onnx.Int("axis", 0))
 }
 
-// rms normalises in float32, as exporters of float16 models do.
+// rms normalises in float32, as exporters of float16 models do. It is in the operators that they
+// use, for which ONNX Runtime has one of its own.
 func (b *builder) rms(x, name string, w []float32) string {
 	wide := x
 	if b.Float16 {
@@ -198,7 +203,8 @@ func (b *builder) rms(x, name string, w []float32) string {
 	}
 	b.n++
 	eps := b.g.AddInitializer(onnx.Float32Tensor(fmt.Sprintf("eps_%d", b.n), []float32{normEps}))
-	mean := b.op("ReduceMean", b.op("Mul", wide, wide), onnx.Ints("axes", -1))
+	two := b.g.AddInitializer(onnx.Float32Tensor(fmt.Sprintf("two_%d", b.n), []float32{2}))
+	mean := b.op("ReduceMean", b.op("Pow", wide, two), onnx.Ints("axes", -1))
 	normal := b.op("Div", wide, b.op("Sqrt", b.op("Add", mean, eps)))
 	if b.Float16 {
 		normal = b.cast(normal, onnx.Float16)

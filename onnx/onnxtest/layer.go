@@ -48,16 +48,18 @@ func (b *builder) cache(i int, k, v string) (string, string) {
 	if b.NoCache {
 		return k, v
 	}
-	k = b.op("Concat", b.past(i, "key"), k, onnx.Int("axis", 2))
-	v = b.op("Concat", b.past(i, "value"), v, onnx.Int("axis", 2))
+	join := func(kind, x string) string {
+		return b.named(fmt.Sprintf("present.%d.%s", i, kind), "Concat", b.past(i, kind), x, onnx.Int("axis", 2))
+	}
+	k, v = join("key", k), join("value", v)
 	shape := []onnx.Dim{onnx.Free("batch_size"), onnx.Fixed(b.KVHeads), onnx.Free("total_sequence_length"), onnx.Fixed(b.headDim())}
 	if b.Form == Combined {
 		both := b.op("Concat", b.op("Unsqueeze", k, b.ints(0)), b.op("Unsqueeze", v, b.ints(0)), onnx.Int("axis", 0))
 		b.output(both, fmt.Sprintf("present_%d", i), b.dtype(), append([]onnx.Dim{onnx.Fixed(2)}, shape...)...)
 		return k, v
 	}
-	b.output(k, fmt.Sprintf("present.%d.key", i), b.dtype(), shape...)
-	b.output(v, fmt.Sprintf("present.%d.value", i), b.dtype(), shape...)
+	b.g.AddOutput(k, b.dtype(), shape...)
+	b.g.AddOutput(v, b.dtype(), shape...)
 	return k, v
 }
 
