@@ -14,7 +14,8 @@ type Run struct {
 	// Hidden receives the states [len(IDs)-From, D], float32, row-major; it is grown
 	// where it is too small.
 	Hidden []float32
-	// Keep asks for Cache, which runs that follow this one need.
+	// Keep asks for Cache, which runs that follow this one need. One that is there is written
+	// over, and its memory used where that is enough.
 	Keep  bool
 	Cache *Cache
 }

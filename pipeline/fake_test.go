@@ -206,7 +206,7 @@ func (b fakeBackbone) Run(ctx context.Context, batch []*models.Run) error {
 			}
 		}
 		if r.Keep {
-			r.Cache = cacheOf(r.IDs)
+			r.Cache = cacheOf(r.Cache, r.IDs)
 		}
 		b.mu.Lock()
 		b.tokens += len(r.IDs)
@@ -222,12 +222,17 @@ func (f *fakeRuntime) scaled(x float64) float32 {
 	return f.scale * float32(x)
 }
 
-func cacheOf(ids []int32) *models.Cache {
-	var data []byte
+// cacheOf writes over a cache where it is given one, so that one that is still in use shows.
+func cacheOf(c *models.Cache, ids []int32) *models.Cache {
+	if c == nil {
+		c = &models.Cache{Data: make([][]byte, 1)}
+	}
+	data := c.Data[0][:0]
 	for _, id := range ids {
 		data = binary.LittleEndian.AppendUint32(data, uint32(id))
 	}
-	return &models.Cache{Tokens: len(ids), Data: [][]byte{data}}
+	c.Tokens, c.Data[0] = len(ids), data
+	return c
 }
 
 func idsOf(c *models.Cache) (ids []int32) {

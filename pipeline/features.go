@@ -109,7 +109,7 @@ func openRecomputed(m refcache.Manifest, model, file string, engines Engines) (*
 	if err != nil {
 		return nil, err
 	}
-	r := &recomputed{transformer: transformer{backbone, m.D}}
+	r := &recomputed{transformer: transformer{backbone, m.D, spareCaches(memory)}}
 	r.limits = r.bounds(tokens, memory)
 	return r, nil
 }

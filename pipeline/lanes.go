@@ -19,6 +19,7 @@ type lanes struct {
 	seqs     []sequence
 	features [][]float32 // of each sequence [n,D], filled in as its nodes are run
 	plan     []batch
+	spare    *caches
 	ended    func(b batch, seqs []int) error
 
 	mu       sync.Mutex
@@ -35,6 +36,7 @@ type lanes struct {
 type transformer struct {
 	backbone Backbone
 	d        int
+	spare    *caches
 }
 
 // bounds are those of what is run at once, for what the backbone can do.
@@ -59,7 +61,7 @@ func (r transformer) forward(ctx context.Context, seqs []sequence, plan []batch,
 ) error {
 	l := &lanes{
 		backbone: r.backbone, d: r.d, seqs: seqs, features: features, plan: plan, ended: ended,
-		taken: make([]bool, len(plan)), ran: map[*node]bool{},
+		taken: make([]bool, len(plan)), ran: map[*node]bool{}, spare: r.spare,
 	}
 	l.changed = sync.NewCond(&l.mu)
 	for i, s := range seqs {
@@ -129,6 +131,9 @@ func (l *lanes) step(ctx context.Context, b batch) error {
 		runs[i] = &models.Run{
 			Past: n.past(), IDs: l.seqs[n.seq].ids[n.start:n.end], From: n.from - n.start, Keep: len(n.children) > 0,
 		}
+		if runs[i].Keep {
+			runs[i].Cache = l.spare.get()
+		}
 	}
 	if err := l.backbone.Run(ctx, runs); err != nil {
 		return err
@@ -163,7 +168,7 @@ func (l *lanes) done(b batch, err error) error {
 	for _, n := range b.nodes {
 		l.ran[n] = true
 		if len(n.children) == 0 {
-			n.release()
+			n.release(l.spare)
 		}
 	}
 	l.changed.Broadcast()

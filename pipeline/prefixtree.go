@@ -143,12 +143,13 @@ func (n *node) past() (caches []*models.Cache) {
 	return caches
 }
 
-// release frees the caches that nothing waits for once n and all behind it were run.
-func (n *node) release() {
+// release gives back the caches that nothing waits for once n and all behind it were run.
+func (n *node) release(spare *caches) {
+	spare.put(n.cache)
 	n.cache = nil
 	if p := n.parent; p != nil {
 		if p.left--; p.left == 0 {
-			p.release()
+			p.release(spare)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func TestSharingNeverMovesAState(t *testing.T) {
 		}
 		rt := newFakeRuntime(decoder)
 		rt.traits.Continuation, rt.traits.Lanes = l.continuation, rapid.IntRange(1, 3).Draw(t, "lanes")
-		ref := transformer{fakeBackbone{rt}, opt.D}
+		ref := transformer{fakeBackbone{rt}, opt.D, spareCaches(1 << 20)}
 		batches := plan(seqs, l)
 		if held := heldAtMost(t, batches); held > l.kept {
 			t.Fatalf("%d tokens are kept, want at most %d", held, l.kept)

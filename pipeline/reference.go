@@ -95,7 +95,7 @@ func openReference(ctx context.Context, cfg PrecomputeConfig, rt Runtime) (*refe
 		return nil, err
 	}
 	defer split.model.Close()
-	r := &reference{vocabulary: split.vocabulary, transformer: transformer{d: split.vocabulary.D}}
+	r := &reference{vocabulary: split.vocabulary, transformer: transformer{d: split.vocabulary.D, spare: spareCaches(cfg.Memory)}}
 	if r.encoder, err = encode.Open(split.files.Root, cfg.Encode); err != nil {
 		return nil, err
 	}

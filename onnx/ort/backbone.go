@@ -150,7 +150,7 @@ func (b *Backbone) read(batch *batch, w *workspace, runs []*models.Run) error {
 			}
 		}
 		if r.Keep {
-			r.Cache = w.keep(b.presents, batch, i)
+			r.Cache = w.keep(r.Cache, b.presents, batch, i)
 		}
 	}
 	return nil

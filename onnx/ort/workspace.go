@@ -56,16 +56,19 @@ func (w *workspace) gather(ports []onnx.CachePort, b *batch, runs []*models.Run)
 	return w.past
 }
 
-// keep copies the keys and values of a row's new tokens.
-func (w *workspace) keep(ports []onnx.CachePort, b *batch, row int) *models.Cache {
+// keep copies the keys and values of a row's new tokens into kept, a new cache where that is nil.
+func (w *workspace) keep(kept *models.Cache, ports []onnx.CachePort, b *batch, row int) *models.Cache {
+	if kept == nil {
+		kept = &models.Cache{}
+	}
 	n := len(b.ids[row])
-	kept := &models.Cache{Tokens: n, Data: make([][]byte, len(ports))}
+	kept.Tokens, kept.Data = n, grow(kept.Data, len(ports))
 	for i, c := range ports {
 		token := c.VectorBytes()
-		kept.Data[i] = make([]byte, 0, c.Heads*n*token)
+		kept.Data[i] = grow(kept.Data[i], c.Heads*n*token)
 		for head := range c.Heads {
 			from := ((row*c.Heads+head)*(b.past+b.width) + b.past) * token
-			kept.Data[i] = append(kept.Data[i], w.present[i][from:from+n*token]...)
+			copy(kept.Data[i][head*n*token:], w.present[i][from:from+n*token])
 		}
 	}
 	return kept
