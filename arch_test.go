@@ -41,9 +41,9 @@ var imports = map[string][]string{
 		"internal/atomicfile", "internal/checksum", "internal/lockfile", "internal/tfevents",
 	},
 	"notify":  {},
-	"publish": {"store", "internal/atomicfile", "internal/lockfile"},
+	"publish": {"store", "internal/atomicfile", "internal/checksum", "internal/lockfile"},
 	"job": {
-		"datasets", "datasets/encode", "datasets/refcache", "models", "pipeline", "internal/atomicfile", "internal/lockfile",
+		"datasets", "datasets/encode", "datasets/refcache", "models", "pipeline", "internal/atomicfile", "internal/checksum", "internal/lockfile",
 	},
 	"cmd/dpo-pipe": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "onnx/ort",

@@ -27,6 +27,9 @@ var choices = map[string][]string{
 	"gates.published":       {Better, NotWorse, Off},
 }
 
+// sizes are keys that take a number of bytes as flags do.
+var sizes = map[string]bool{"cache.memory": true, "reading.max_row_bytes": true}
+
 // A field is a key of a section and its value.
 type field struct {
 	name  string // of the key alone

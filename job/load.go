@@ -201,8 +201,20 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 
 // scalar reads one word.
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
-	text, ok := d.text(n, path, wanted(v.Kind()))
+	want := wanted(v.Kind())
+	if sizes[path] {
+		want = pipeline.BytesWanted
+	}
+	text, ok := d.text(n, path, want)
 	if !ok {
+		return
+	}
+	if sizes[path] {
+		bytes, err := pipeline.ParseBytes(text)
+		if err != nil {
+			d.fail(n, path, "is %q, want %s", text, want)
+		}
+		v.SetInt(bytes)
 		return
 	}
 	if want := set(v, text, n); want != "" {

@@ -62,6 +62,9 @@ func TestMistakes(t *testing.T) {
 		{"quoted number", job("train:\n  epochs: \"3\"\n"), []string{`job.yaml:4:11: train.epochs is "3", want a whole number without quotes`}},
 		{"fraction for a count", job("train: {epochs: 1.5}\n"), []string{`job.yaml:3:17: train.epochs is "1.5", want a whole number`}},
 		{"negative seed", job("train: {seed: -1}\n"), []string{`job.yaml:3:15: train.seed is "-1", want a whole number, 0 or more`}},
+		{"memory without a size", job("cache: {memory: much}\n"), []string{`job.yaml:3:17: cache.memory is "much", want bytes, with k, m, g or t behind them (512m, 4g)`}},
+		{"memory below 0", job("cache: {memory: -1g}\n"), []string{`job.yaml:3:17: cache.memory is "-1g", want bytes`}},
+		{"no memory", job("cache: {memory: 0}\n"), []string{`job.yaml:3:9: cache.memory is 0, want 1 byte or more`}},
 		{"yes for true", job("train: {wpo: yes}\n"), []string{`job.yaml:3:14: train.wpo is "yes", want true or false`}},
 		{"no value", job("train:\n  beta:\n"), []string{"job.yaml:4:8: train.beta has no value, want a number"}},
 		{"list for a word", job("train: {loss: [sigmoid]}\n"), []string{"job.yaml:3:15: train.loss is a list, want a text"}},
@@ -168,6 +171,20 @@ func TestLoad(t *testing.T) {
 	want.file, want.at = c.file, c.at
 	if diff := cmp.Diff(want, c, cmp.Exporter(func(reflect.Type) bool { return true })); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// TestSizes wants sizes read as the flag reads them, with and without a unit, and written as numbers.
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{"2g": 2 << 30, "1536": 1536, "\"64MiB\"": 64 << 20, "${SIZE:-3k}": 3 << 10} {
+		c, err := loaded(t, job("cache:\n  memory: "+text+"\nreading:\n  max_row_bytes: "+text+"\n"))
+		if err != nil || c.Cache.Memory != want || int64(c.Reading.MaxRowBytes) != want {
+			t.Errorf("%s: got %d and %d (%v), want %d", text, c.Cache.Memory, c.Reading.MaxRowBytes, err, want)
+		}
+		var written bytes.Buffer
+		if err := c.Write(&written); err != nil || !strings.Contains(written.String(), fmt.Sprintf("memory: %d\n", want)) {
+			t.Errorf("%s: written (%v) as\n%s", text, err, &written)
+		}
 	}
 }
 

@@ -53,6 +53,9 @@ var flagless = map[string]string{
 // variable is a word with a variable of the environment in it.
 var variable = map[string]any{"type": "string", "pattern": `\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}`}
 
+// size is a number of bytes with its unit, as pipeline.ParseBytes reads it.
+var size = map[string]any{"type": "string", "pattern": `^[0-9]+[kKmMgGtT]?([iI]?[bB])?$`}
+
 // of describes the value of a key.
 func (s schema) of(v reflect.Value, path string) map[string]any {
 	switch v.Interface().(type) {
@@ -97,7 +100,11 @@ func (s schema) word(v reflect.Value, path string, hasDefault bool) map[string]a
 		one["type"] = "string"
 	}
 	if one["type"] != "string" || one["enum"] != nil {
-		one = map[string]any{"anyOf": []any{one, map[string]any{"$ref": "#/$defs/variable"}}}
+		ways := []any{one, map[string]any{"$ref": "#/$defs/variable"}}
+		if sizes[path] {
+			ways = append(ways, size)
+		}
+		one = map[string]any{"anyOf": ways}
 	}
 	if hasDefault && v.IsValid() && !(v.Kind() == reflect.String && v.String() == "") {
 		one["default"] = v.Interface()

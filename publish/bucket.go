@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -92,7 +91,7 @@ func (b bucket) versions(ctx context.Context) (all []Version, err error) {
 			}
 			v, err := decodeVersion(version, text)
 			if err != nil {
-				return &DamagedError{store.Redact(b.url), version, fmt.Sprintf("%s: %v", versionFile, err)}
+				v = damaged(version, err)
 			}
 			all = append(all, v)
 		}
@@ -149,19 +148,7 @@ func (b bucket) verify(ctx context.Context, v Version) error {
 	if err != nil {
 		return err
 	}
-	for _, want := range v.Files {
-		have, err := hashFile(ctx, paths[0], want.Path, io.Discard)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return &DamagedError{store.Redact(b.url), v.Name, fmt.Sprintf("%q is missing", want.Path)}
-		case err != nil:
-			return err
-		case have != want:
-			return &DamagedError{store.Redact(b.url), v.Name, fmt.Sprintf("%q has %d bytes and SHA-256 %s, want %d and %s",
-				want.Path, have.Bytes, have.SHA256, want.Bytes, want.SHA256)}
-		}
-	}
-	return nil
+	return verifyFiles(ctx, store.Redact(b.url), v, paths[0], v.Files)
 }
 
 func (b bucket) remove(ctx context.Context, version string) error {

@@ -182,6 +182,30 @@ func TestABucketsDamage(t *testing.T) {
 		if err := p.Publish(ctx, "v3", policyOf(t, "v3"), nil); err != nil || published(t, url) != "v3" {
 			t.Errorf("published again: %v", err)
 		}
+		// A damaged description keeps nobody from publishing, unless it is the current version's.
+		for _, v := range []string{"v2", "v4"} {
+			if err := at.WritePointer(ctx, "versions/"+v+"/version.json", []byte("{"), store.Condition{}); err != nil {
+				t.Fatal(err)
+			}
+			if v == "v2" {
+				if err := p.Publish(ctx, "v4", policyOf(t, "v4"), nil); err != nil || published(t, url) != "v4" {
+					t.Errorf("beside a damaged version: %v", err)
+				}
+			}
+		}
+		versions, err := p.Versions()
+		if err != nil || len(versions) != 4 || versions[2].Name != "v2" || versions[2].Damage == "" || versions[3].Name != "v4" || versions[3].Damage == "" {
+			t.Errorf("versions are %+v, %v, want v2 and v4 damaged", versions, err)
+		}
+		if err := p.Publish(ctx, "v5", policyOf(t, "v5"), nil); !errors.As(err, &damaged) || damaged.Version != "v4" {
+			t.Errorf("over a damaged current version: %v", err)
+		}
+		if err := at.Delete(ctx, "current"); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := p.Current(); !errors.As(err, &astray) {
+			t.Errorf("without a pointer: %v", err)
+		}
 	})
 }
 

@@ -52,21 +52,37 @@ func (f folder) versions(context.Context) ([]Version, error) {
 		if !names.MatchString(e.Name()) {
 			continue
 		}
-		path := filepath.Join(f.where(e.Name()), versionFile)
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-			continue // not ours, or removed meanwhile
-		}
+		v, ok, err := f.describes(e.Name())
 		if err != nil {
-			return nil, fmt.Errorf("publish: %w", err)
+			return nil, err
 		}
-		v, err := decodeVersion(e.Name(), text)
-		if err != nil {
-			return nil, &DamagedError{f.path, e.Name(), fmt.Sprintf("%s: %v", versionFile, err)}
+		if ok {
+			all = append(all, v)
 		}
-		all = append(all, v)
 	}
 	return all, nil
+}
+
+// describes reads what is said of a version; ok is false where there is none of that name.
+func (f folder) describes(version string) (v Version, ok bool, err error) {
+	text, err := os.ReadFile(filepath.Join(f.where(version), versionFile))
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return Version{}, false, nil
+	case errors.Is(err, fs.ErrNotExist):
+		// A version appears and goes with all its files: an empty folder is not ours.
+		if entries, readErr := os.ReadDir(f.where(version)); readErr != nil || len(entries) == 0 {
+			return Version{}, false, nil
+		}
+	case errors.Is(err, fs.ErrPermission): // which is nothing of this version's
+		return Version{}, false, fmt.Errorf("publish: %w", err)
+	case err == nil:
+		v, err = decodeVersion(version, text)
+	}
+	if err != nil {
+		v = damaged(version, err)
+	}
+	return v, true, nil
 }
 
 func (f folder) add(ctx context.Context, v Version, from string) error {
@@ -98,15 +114,20 @@ func writeVersion(dir string, v Version) error {
 }
 
 func (f folder) verify(ctx context.Context, v Version) error {
-	for _, want := range v.Files {
-		have, err := hashFile(ctx, f.where(v.Name), want.Path, io.Discard)
+	return verifyFiles(ctx, f.path, v, f.where(v.Name), v.Files)
+}
+
+// verifyFiles compares files of a version, which are in dir, with their description.
+func verifyFiles(ctx context.Context, place string, v Version, dir string, files []File) error {
+	for _, want := range files {
+		have, err := hashFile(ctx, dir, want.Path, io.Discard)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return &DamagedError{f.path, v.Name, fmt.Sprintf("%q is missing", want.Path)}
+			return &DamagedError{Place: place, Version: v.Name, Problem: fmt.Sprintf("%q is missing", want.Path)}
 		case err != nil:
 			return err
 		case have != want:
-			return &DamagedError{f.path, v.Name, fmt.Sprintf("%q has %d bytes and SHA-256 %s, want %d and %s",
+			return &DamagedError{Place: place, Version: v.Name, Problem: fmt.Sprintf("%q has %d bytes and SHA-256 %s, want %d and %s",
 				want.Path, have.Bytes, have.SHA256, want.Bytes, want.SHA256)}
 		}
 	}

@@ -12,12 +12,19 @@
 // Versions are ordered by their sequence number. Going back withdraws those that are newer
 // than the one gone back to: they stay, but are neither published again nor gone back to
 // unless asked for by name.
+//
+// A version whose version.json is damaged is listed as that, never removed nor gone back to, and
+// keeps nobody from publishing, unless it is the current one: of that nothing would be known.
+// A place that had a current version and has no pointer is an error, too, and no empty place.
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -38,7 +45,8 @@ type Place struct {
 type storage interface {
 	// lock takes the place for one writer and removes what killed writers left half done.
 	lock(ctx context.Context) (unlock func() error, err error)
-	// versions lists the whole versions, in any order; there are none where nothing is.
+	// versions lists the versions, in any order, with the damage of those that can't be read;
+	// there are none where nothing is.
 	versions(ctx context.Context) ([]Version, error)
 	// add stores the files of folder from with v and the description of them; until all are there
 	// the version is not.
@@ -75,8 +83,9 @@ func Open(path string) (*Place, error) {
 // version.json of another place is left out.
 //
 // The same version with the same files again changes nothing, beyond finishing what a
-// killed Publish began. The error is an *[ExistsError] where its files are others, and a
-// *[WithdrawnError] where it was rolled back.
+// killed Publish began. The error is an *[ExistsError] where its files are others, a
+// *[WithdrawnError] where it was rolled back, and a *[DamagedError] where the description of it
+// or of the current version is damaged.
 func (p *Place) Publish(ctx context.Context, version, from string, meta map[string]string) (err error) {
 	if err := checkName(version); err != nil {
 		return err
@@ -93,17 +102,37 @@ func (p *Place) Publish(ctx context.Context, version, from string, meta map[stri
 	if have, ok := s.find(version); ok {
 		return p.again(ctx, s, have, from)
 	}
+	if err := p.damage(s, version); err != nil {
+		return err
+	}
 	// What is newer than the current version never became it, or is no longer wanted.
 	if s.current != "" {
 		if err := p.withdraw(ctx, s.newer(s.current)); err != nil {
 			return err
 		}
 	}
-	v := Version{Name: version, Sequence: s.next(), Time: time.Now().UTC().Truncate(time.Second), Meta: meta}
+	v := Version{Name: version, Sequence: s.next(), Time: time.Now().UTC().Truncate(time.Second), Meta: meta, Pending: true}
 	if err := p.store.add(ctx, v, from); err != nil {
 		return err
 	}
-	return p.store.point(ctx, version)
+	if err := p.store.point(ctx, version); err != nil {
+		return err
+	}
+	return p.settle(ctx, version)
+}
+
+// settle notes that a version has been current.
+func (p *Place) settle(ctx context.Context, version string) error {
+	s, err := p.state(ctx)
+	if err != nil {
+		return err
+	}
+	v, _ := s.find(version)
+	if !v.Pending {
+		return nil
+	}
+	v.Pending = false
+	return p.store.describe(ctx, v)
 }
 
 // again publishes a version that is there already.
@@ -116,7 +145,7 @@ func (p *Place) again(ctx context.Context, s state, have Version, from string) e
 		return &ExistsError{Place: p.path, Version: have.Name, File: file}
 	}
 	if s.current == have.Name {
-		return nil
+		return p.settle(ctx, have.Name)
 	}
 	if have.Withdrawn {
 		return &WithdrawnError{Place: p.path, Version: have.Name}
@@ -124,47 +153,121 @@ func (p *Place) again(ctx context.Context, s state, have Version, from string) e
 	if err := p.store.verify(ctx, have); err != nil {
 		return err
 	}
-	return p.store.point(ctx, have.Name)
+	if err := p.store.point(ctx, have.Name); err != nil {
+		return err
+	}
+	return p.settle(ctx, have.Name)
 }
 
 // Current names the version in use and the folder or URL with its files, which stays the same
-// when current moves on; ok is false where nothing was published yet.
+// when current moves on; ok is false where nothing was published yet. The error is a *[PlaceError]
+// where something was and there is no pointer to it.
 func (p *Place) Current() (version, folder string, ok bool, err error) {
-	version, err = p.store.current(context.Background())
-	if err != nil || version == "" {
+	ctx := context.Background()
+	if version, err = p.store.current(ctx); err != nil {
+		return "", "", false, err
+	}
+	if version == "" {
+		_, err := p.state(ctx)
 		return "", "", false, err
 	}
 	return version, p.store.where(version), true, nil
 }
 
-// Versions lists what is published, the oldest first.
+// Verify compares the files below a folder of a version with what was published. They and
+// version.json are in dir on this machine. The error is a *[DamagedError] where they differ.
+func (p *Place) Verify(ctx context.Context, version, dir, below string) error {
+	text, err := os.ReadFile(filepath.Join(dir, versionFile))
+	var v Version
+	if err == nil {
+		v, err = decodeVersion(version, text)
+	}
+	if err != nil {
+		return &DamagedError{p.path, version, damaged(version, err).Damage, err}
+	}
+	files := slices.DeleteFunc(slices.Clone(v.Files), func(f File) bool { return !strings.HasPrefix(f.Path, below+"/") })
+	return verifyFiles(ctx, p.path, v, dir, files)
+}
+
+// Versions lists what is published, the oldest first; damaged ones, of which only the name is known,
+// come last.
 func (p *Place) Versions() ([]Version, error) {
 	all, err := p.store.versions(context.Background())
-	slices.SortFunc(all, func(a, b Version) int { return a.Sequence - b.Sequence })
+	slices.SortFunc(all, func(a, b Version) int {
+		switch {
+		case a.Damage == "" && b.Damage == "":
+			return a.Sequence - b.Sequence
+		case a.Damage == "":
+			return -1
+		case b.Damage == "":
+			return 1
+		}
+		return cmp.Compare(a.Name, b.Name)
+	})
 	return all, err
+}
+
+// Made names the newest version, withdrawn or not, that was published with this value in its meta;
+// "" where none was.
+func (p *Place) Made(key, value string) (version string, err error) {
+	all, err := p.Versions()
+	for _, v := range all {
+		if have, ok := v.Meta[key]; ok && have == value {
+			version = v.Name
+		}
+	}
+	return version, err
 }
 
 // state is a place at one moment.
 type state struct {
 	all     []Version // the oldest first
+	damaged []Version // of these only the name is known
 	current string    // "" where there is none
 }
 
-// state reads the place. With a *[PlaceError], of a pointer that leads astray, the versions
-// are right.
+// state reads the place. With a *[PlaceError], of a pointer that leads astray or is lost, and a
+// *[DamagedError], of the current version, the others are right.
 func (p *Place) state(ctx context.Context) (state, error) {
 	all, err := p.Versions()
 	if err != nil {
 		return state{}, err
 	}
-	s := state{all: all}
+	var s state
+	settled := false
+	for _, v := range all {
+		if settled = settled || !v.Pending; v.Damage != "" {
+			s.damaged = append(s.damaged, v)
+		} else {
+			s.all = append(s.all, v)
+		}
+	}
 	if s.current, err = p.store.current(ctx); err != nil {
 		return s, err
 	}
-	if _, ok := s.find(s.current); s.current != "" && !ok {
+	if s.current == "" {
+		if settled {
+			return s, &PlaceError{p.path, "has versions, of which some was current, and no current; roll back to one by its name"}
+		}
+		return s, nil
+	}
+	if err := p.damage(s, s.current); err != nil {
+		return s, err
+	}
+	if _, ok := s.find(s.current); !ok {
 		return s, &PlaceError{p.path, fmt.Sprintf("has current lead to %q, which is no version there; roll back to one that is by its name", s.current)}
 	}
 	return s, nil
+}
+
+// damage is a *[DamagedError] where the named version's description can't be read.
+func (p *Place) damage(s state, version string) error {
+	for _, v := range s.damaged {
+		if v.Name == version {
+			return &DamagedError{p.path, v.Name, v.Damage, v.cause}
+		}
+	}
+	return nil
 }
 
 func (s state) find(version string) (Version, bool) {
@@ -175,12 +278,13 @@ func (s state) find(version string) (Version, bool) {
 	return s.all[i], true
 }
 
-// next is the sequence number of a new version.
+// next is the sequence number of a new version, above those that damaged ones may have.
 func (s state) next() int {
-	if len(s.all) == 0 {
-		return 1
+	n := 1 + len(s.damaged)
+	if len(s.all) > 0 {
+		n += s.all[len(s.all)-1].Sequence
 	}
-	return s.all[len(s.all)-1].Sequence + 1
+	return n
 }
 
 // newer are the versions behind the named one.

@@ -1,9 +1,11 @@
 package publish
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,6 +91,7 @@ func TestPublish(t *testing.T) {
 	var described map[string]any
 	must(t, json.Unmarshal([]byte(got["versions/v1/version.json"]), &described))
 	delete(described, "time")
+	delete(described, "sha256") // the seal, which internal/checksum tests
 	delete(got, "versions/v1/version.json")
 	if d := cmp.Diff(map[string]string{
 		"current": "versions/v1", "versions/v1/model.onnx": "abc", "versions/v1/onnx/data": "", "versions/v1/linked": "abc",
@@ -118,7 +121,7 @@ func TestPublish(t *testing.T) {
 }
 
 // TestHistories does what is listed one after the other, and wants the current version and the
-// others, the oldest first and withdrawn ones in brackets. Where refused
+// others, the oldest first, withdrawn ones in brackets and damaged ones behind a !. Where refused
 // is set, the last step ends with that error and changes nothing.
 func TestHistories(t *testing.T) {
 	for _, tc := range []struct {
@@ -146,6 +149,28 @@ func TestHistories(t *testing.T) {
 		{"withdrawn go first", "publish a, publish b, publish c, publish d, rollback, retain 3", "c: a b c", nil},
 		{"keep of nothing", "retain 1", ":", nil},
 		{"numbers go on", "publish a, publish b, publish c, retain 1, publish a, rollback", "c: b c [a]", nil},
+
+		{"over a damaged one", "publish a, publish b, damage a, publish c", "c: b c !a", nil},
+		{"over one that lost its description", "publish a, publish b, lose a, publish c", "c: b c !a", nil},
+		{"numbers leave room for a damaged one", "publish a, publish b, rollback, damage b, publish c, mend b, rollback b", "b: a b [c]", nil},
+		{"not what is damaged", "publish a, publish b, publish c, publish d, damage b, retain 1", "d: c d !b", nil},
+		{"from a damaged one by name", "publish a, publish b, damage b, rollback a", "a: a !b", nil},
+		{"past a damaged one by name", "publish a, publish b, publish c, damage b, rollback a", "a: a [c] !b", nil},
+		{"without a pointer, by name", "publish a, publish b, publish c, unlink, rollback b", "b: a b [c]", nil},
+		{"without a pointer, the first", "publish a, unlink, rollback a", "a: a", nil},
+
+		{"damaged current", "publish a, publish b, damage b, publish c", "b: a !b", is[*DamagedError]},
+		{"damaged current, retain", "publish a, publish b, damage b, retain 1", "b: a !b", is[*DamagedError]},
+		{"damaged current, again", "publish a, damage a, publish a", "a: !a", is[*DamagedError]},
+		{"damaged current, back", "publish a, publish b, damage b, rollback", "b: a !b", is[*DamagedError]},
+		{"current lost its description", "publish a, publish b, lose b, publish c", "b: a !b", is[*DamagedError]},
+		{"damaged, again", "publish a, publish b, damage a, publish a", "b: b !a", is[*DamagedError]},
+		{"damaged, back", "publish a, publish b, publish c, damage b, rollback", "c: a c !b", is[*DamagedError]},
+		{"damaged, back by name", "publish a, publish b, publish c, damage b, rollback b", "c: a c !b", is[*DamagedError]},
+		{"without a pointer", "publish a, unlink, publish b", "?: a", is[*PlaceError]},
+		{"without a pointer, again", "publish a, unlink, publish a", "?: a", is[*PlaceError]},
+		{"without a pointer behind a rollback", "publish a, publish b, rollback, unlink, publish c", "?: a [b]", is[*PlaceError]},
+		{"without a pointer, back", "publish a, publish b, unlink, rollback", "?: a b", is[*PlaceError]},
 
 		{"withdrawn again", "publish a, publish b, rollback, publish b", "a: a [b]", is[*WithdrawnError]},
 		{"other content", "publish a, publish a other", "a: a", is[*ExistsError]},
@@ -200,21 +225,45 @@ func do(t *testing.T, p *Place, dir, step string) (err error) {
 		link := filepath.Join(dir, "current")
 		must(t, os.Remove(link))
 		err = os.Symlink("versions/"+words[1], link)
+	case "unlink":
+		err = os.Remove(filepath.Join(dir, "current"))
+	case "damage":
+		err = changeDescription(p, words[1], func(text []byte) []byte { return bytes.Replace(text, []byte("sequence"), []byte("seqience"), 1) })
+	case "mend":
+		err = changeDescription(p, words[1], func(text []byte) []byte { return bytes.Replace(text, []byte("seqience"), []byte("sequence"), 1) })
+	case "lose":
+		err = os.Remove(filepath.Join(p.store.where(words[1]), versionFile))
 	}
 	return err
+}
+
+// changeDescription rewrites version.json.
+func changeDescription(p *Place, version string, change func([]byte) []byte) error {
+	path := filepath.Join(p.store.where(version), versionFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, change(text), 0o666)
 }
 
 func history(t *testing.T, p *Place) string {
 	t.Helper()
 	current, _, _, err := p.Current()
+	if is[*PlaceError](err) {
+		current, err = "?", nil
+	}
 	must(t, err)
 	all, err := p.Versions()
 	must(t, err)
 	text := current + ":"
 	for _, v := range all {
-		if v.Withdrawn {
+		switch {
+		case v.Damage != "":
+			text += " !" + v.Name
+		case v.Withdrawn:
 			text += " [" + v.Name + "]"
-		} else {
+		default:
 			text += " " + v.Name
 		}
 	}
@@ -264,7 +313,7 @@ func TestRollbackPlanChangesNothing(t *testing.T) {
 	}
 }
 
-// TestDamagedDescription wants a clear error of a version.json that can't be trusted.
+// TestDamagedDescription wants a version listed as damaged whose version.json can't be trusted.
 func TestDamagedDescription(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty":        "",
@@ -278,10 +327,91 @@ func TestDamagedDescription(t *testing.T) {
 			p := open(t, dir)
 			must(t, do(t, p, dir, "publish a"))
 			must(t, os.WriteFile(filepath.Join(dir, "versions", "a", "version.json"), []byte(text), 0o666))
-			if _, err := p.Versions(); !is[*DamagedError](err) {
-				t.Errorf("got %v, want a DamagedError", err)
-			}
+			wantDamage(t, p)
 		})
+	}
+}
+
+// wantDamage wants version a alone, damaged in its version.json, and current nevertheless.
+func wantDamage(t *testing.T, p *Place) {
+	t.Helper()
+	all, err := p.Versions()
+	if err != nil || len(all) != 1 || all[0].Name != "a" || !strings.Contains(all[0].Damage, "version.json: ") {
+		t.Errorf("got %+v and %v, want version a with its damage", all, err)
+	}
+	if version, _, ok, err := p.Current(); version != "a" || !ok || err != nil {
+		t.Errorf("current is %q, %v, %v, want a", version, ok, err)
+	}
+}
+
+// TestEveryDamageOfADescriptionIsSeen flips every bit of a version.json and cuts it everywhere. What
+// is read still is what was written.
+func TestEveryDamageOfADescriptionIsSeen(t *testing.T) {
+	v := Version{Name: "a", Sequence: 12, Meta: map[string]string{"run": "7"}, Files: []File{{"model.onnx", 3, strings.Repeat("ab", 32)}}}
+	text, err := encodeVersion(v)
+	must(t, err)
+	check := func(what string, bad []byte) {
+		t.Helper()
+		if got, err := decodeVersion("a", bad); err == nil && !cmp.Equal(got, v, cmp.AllowUnexported(Version{})) {
+			t.Errorf("%s: read %+v, want %+v or an error", what, got, v)
+		}
+	}
+	check("whole", text)
+	for i := range 8 * len(text) {
+		bad := bytes.Clone(text)
+		bad[i/8] ^= 1 << (i % 8)
+		check(fmt.Sprintf("bit %d flipped", i), bad)
+	}
+	for n := range len(text) {
+		check(fmt.Sprintf("cut to %d bytes", n), text[:n])
+	}
+}
+
+// TestMade finds versions by what their publisher said of them.
+func TestMade(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir)
+	for _, v := range []string{"a1", "b1", "a2", "b2"} {
+		must(t, p.Publish(context.Background(), v, named(t, v), map[string]string{"kind": v[:1]}))
+	}
+	must(t, do(t, p, dir, "rollback a1"))
+	must(t, do(t, p, dir, "damage b2"))
+	for kind, want := range map[string]string{"a": "a2", "b": "b1", "c": "", "": ""} {
+		if got, err := p.Made("kind", kind); got != want || err != nil {
+			t.Errorf("of kind %q: %q, %v, want %q", kind, got, err, want)
+		}
+	}
+	if got, err := p.Made("other", ""); got != "" || err != nil {
+		t.Errorf("of another key: %q, %v, want none", got, err)
+	}
+}
+
+// TestVerify wants damage below the folder that is asked about told, and of version.json, and no other.
+func TestVerify(t *testing.T) {
+	for name, want := range map[string]string{"model.onnx": "", "adapter/adapter_config.json": "adapter_config.json", "version.json": "version.json"} {
+		dir := t.TempDir()
+		p := open(t, dir)
+		must(t, do(t, p, dir, "publish a"))
+		version, folder, _, err := p.Current()
+		must(t, err)
+		must(t, p.Verify(context.Background(), version, folder, "adapter"))
+		must(t, os.WriteFile(filepath.Join(folder, name), []byte("x"), 0o666))
+		err = p.Verify(context.Background(), version, folder, "adapter")
+		if (err != nil) != (want != "") || err != nil && (!is[*DamagedError](err) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s is damaged: %v, want %q", name, err, want)
+		}
+	}
+}
+
+// TestFoldersThatAreNoVersion lie among versions: an empty one, and a file.
+func TestFoldersThatAreNoVersion(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir)
+	must(t, do(t, p, dir, "publish a"))
+	must(t, os.Mkdir(filepath.Join(dir, "versions", "lost+found"), 0o777))
+	must(t, os.WriteFile(filepath.Join(dir, "versions", "notes"), nil, 0o666))
+	if got := history(t, p); got != "a: a" {
+		t.Errorf("got %q, want version a alone", got)
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 // Rollback makes an earlier version current: the one named to, or where that is "" the newest
 // that is older than the current one and was not withdrawn. Its files are verified first
 // (*[DamagedError]). Versions newer than it are withdrawn. A version may also be named to go
-// forward again. The error is a *[NoVersionError] where there is none.
+// forward again. The error is a *[NoVersionError] where there is none. Where a version's
+// description is damaged, which may be the one before, the target must be named.
 func (p *Place) Rollback(ctx context.Context, to string) (from, target string, err error) {
 	if _, _, err := p.RollbackPlan(ctx, to); err != nil {
 		return "", "", err // before anything, the lock too, is made
@@ -28,8 +29,8 @@ func (p *Place) Rollback(ctx context.Context, to string) (from, target string, e
 	if err := p.withdraw(ctx, s.newer(v.Name)); err != nil {
 		return "", "", err
 	}
-	if v.Withdrawn {
-		v.Withdrawn = false
+	if v.Withdrawn || v.Pending {
+		v.Withdrawn, v.Pending = false, false
 		if err := p.store.describe(ctx, v); err != nil {
 			return "", "", err
 		}
@@ -50,12 +51,18 @@ func (p *Place) RollbackPlan(ctx context.Context, to string) (from, target strin
 func (p *Place) target(ctx context.Context, to string) (state, Version, error) {
 	s, err := p.state(ctx)
 	_, astray := errors.AsType[*PlaceError](err)
-	if err != nil && (to == "" || !astray) {
+	_, damaged := errors.AsType[*DamagedError](err)
+	if err != nil && (to == "" || !astray && !damaged) {
 		return state{}, Version{}, err
 	}
 	v, ok := s.find(to)
 	if to == "" {
-		v, ok = s.previous()
+		if v, ok = s.previous(); len(s.damaged) > 0 {
+			to = s.damaged[0].Name
+		}
+	}
+	if err := p.damage(s, to); err != nil {
+		return state{}, Version{}, err
 	}
 	if !ok {
 		return state{}, Version{}, &NoVersionError{p.path, to}

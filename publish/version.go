@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 )
 
 // versionFile describes a version, in its folder.
@@ -27,8 +29,14 @@ type Version struct {
 	Meta map[string]string `json:"meta,omitempty"`
 	// Withdrawn says that the place went back behind it.
 	Withdrawn bool `json:"withdrawn,omitempty"`
+	// Pending says that it is stored and was not current yet.
+	Pending bool `json:"pending,omitempty"`
 	// Files are sorted by path.
 	Files []File `json:"files"`
+	// Damage says why its description can't be read; nothing but the name is known then.
+	Damage string `json:"damage,omitempty"`
+
+	cause error // of the damage
 }
 
 // A File is one of a version.
@@ -55,12 +63,21 @@ type described struct {
 
 func encodeVersion(v Version) ([]byte, error) {
 	text, err := json.MarshalIndent(described{format, v}, "", "  ")
-	return append(text, '\n'), err
+	return checksum.Seal(append(text, '\n')), err
+}
+
+// damaged is a version whose version.json can't be read.
+func damaged(name string, cause error) Version {
+	return Version{Name: name, Damage: fmt.Sprintf("%s: %v", versionFile, cause), cause: cause}
 }
 
 // decodeVersion reads version.json of the named version.
 func decodeVersion(name string, text []byte) (Version, error) {
 	var d described
+	text, err := checksum.Open(text)
+	if err != nil {
+		return Version{}, err
+	}
 	if err := json.Unmarshal(text, &d); err != nil {
 		return Version{}, err
 	}
@@ -156,13 +173,20 @@ func (e *NoVersionError) Error() string {
 	return fmt.Sprintf("publish: %q has no version %q", e.Place, e.Version)
 }
 
-// DamagedError is a version whose files are not those that were published.
-type DamagedError struct{ Place, Version, Problem string }
+// DamagedError is a version whose files, or whose description, are not those that were published.
+type DamagedError struct {
+	Place, Version, Problem string
+	// Err is what reading gave, nil where that went well.
+	Err error
+}
 
 // Error implements error.
 func (e *DamagedError) Error() string {
 	return fmt.Sprintf("publish: version %q of %q is damaged: %s", e.Version, e.Place, e.Problem)
 }
+
+// Unwrap gives the error of reading.
+func (e *DamagedError) Unwrap() error { return e.Err }
 
 // NoLinksError is a file system that has no symbolic links, so that current can't be made.
 type NoLinksError struct {

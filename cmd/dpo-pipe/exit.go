@@ -140,7 +140,7 @@ func classify(err error, advice advice) (code int, hint string) {
 	case is[*publish.NoVersionError](err):
 		return exitUsage, "dpo-pipe versions PLACE lists what there is"
 	case is[*publish.DamagedError](err):
-		return exitFailed, "nothing was changed; go to another version by rollback --to, or publish this one under another name"
+		return exitFailed, "nothing was changed; go to another version by rollback --to, or put back the damaged file from a copy"
 	case is[*pipeline.NoFeaturesError](err):
 		return exitUsage, "--model FOLDER names it; a cache made with --features f16, bf16 or f32 needs none"
 	case is[*refcache.FeatureError](err):

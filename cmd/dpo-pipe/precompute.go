@@ -96,9 +96,9 @@ func precomputeConfigFrom(c *cli.Context) (pipeline.PrecomputeConfig, error) {
 	cfg.Limit, cfg.Strict, cfg.MaxBadFrac = c.Int64("limit"), c.Bool("strict"), c.Float64("max-bad-frac")
 	cfg.Prune = c.Bool("prune")
 	if text := c.String("memory"); text != "" {
-		n, err := parseBytes(text)
+		n, err := pipeline.ParseBytes(text)
 		if err != nil {
-			return cfg, &pipeline.FieldError{Field: "--memory", Value: text, Want: "bytes, with k, m, g or t behind them (512m, 4g)"}
+			return cfg, &pipeline.FieldError{Field: "--memory", Value: text, Want: pipeline.BytesWanted}
 		}
 		cfg.Memory = n
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -53,13 +54,14 @@ func (a *app) rollback(c *cli.Context) error {
 	if c.Bool("json") {
 		return a.printJSON(r)
 	}
+	from := cmp.Or(r.From, "no version")
 	switch {
 	case r.From == r.To:
 		fmt.Fprintf(a.stdout, "%s is at %s already\n", r.Place, r.To)
 	case r.DryRun:
-		fmt.Fprintf(a.stdout, "would roll back %s from %s to %s\n", r.Place, r.From, r.To)
+		fmt.Fprintf(a.stdout, "would roll back %s from %s to %s\n", r.Place, from, r.To)
 	default:
-		fmt.Fprintf(a.stdout, "rolled back %s from %s to %s\n", r.Place, r.From, r.To)
+		fmt.Fprintf(a.stdout, "rolled back %s from %s to %s\n", r.Place, from, r.To)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,6 +18,7 @@ import (
 )
 
 const versionsExample = `Lists the versions of a published policy, the oldest first; * is the current one.
+Those whose description is damaged come last, with what is wrong.
 
   dpo-pipe versions ./policies`
 
@@ -44,14 +46,16 @@ func (a *app) versions(c *cli.Context) error {
 	if r.Versions, err = p.Versions(); err != nil {
 		return err
 	}
-	if r.Current, _, _, err = p.Current(); err != nil {
+	r.Current, _, _, err = p.Current()
+	if err != nil && !is[*publish.PlaceError](err) {
 		return err
 	}
+	// Who is to name one of them sees them beside the error.
 	if c.Bool("json") {
-		return a.printJSON(r)
+		return errors.Join(a.printJSON(r), err)
 	}
 	printVersions(a.stdout, r)
-	return nil
+	return err
 }
 
 func printVersions(w io.Writer, r published) {
@@ -64,6 +68,10 @@ func printVersions(w io.Writer, r published) {
 		mark := " "
 		if v.Name == r.Current {
 			mark = "*"
+		}
+		if v.Damage != "" {
+			fmt.Fprintf(table, "%s %s\t-\t-\tdamaged: %s\n", mark, v.Name, pipeline.Visible(v.Damage))
+			continue
 		}
 		var notes []string
 		if v.Withdrawn {

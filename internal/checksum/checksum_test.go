@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -87,6 +88,10 @@ func TestSums(t *testing.T) {
 		"cut short":          {SumsFile, string(list[:len(list)-3])},
 		"no sum":             {SumsFile, "abc  a b.json\n"},
 		"outside the folder": {SumsFile, string(list[:64]) + "  ../x\n"},
+		"a name changed":     {SumsFile, strings.Replace(string(list), "a b", "a c", 1)},
+		"cut behind a line":  {SumsFile, string(list[:bytes.IndexByte(list, '\n')+1])},
+		"empty":              {SumsFile, "\n"},
+		"a line taken out":   {SumsFile, string(list[bytes.IndexByte(list, '\n')+1:])},
 	} {
 		before, err := os.ReadFile(filepath.Join(dir, c.file))
 		if err != nil {
@@ -98,10 +103,41 @@ func TestSums(t *testing.T) {
 		}
 		write(c.file, string(before))
 	}
-	if err := os.Remove(filepath.Join(dir, "a b.json")); err != nil {
-		t.Fatal(err)
+	write("added later", "")
+	if err := errors.Join(VerifySums(dir), VerifyAll(dir)); err != nil {
+		t.Errorf("a file that came later: %v", err)
+	}
+	for _, name := range []string{"a b.json", SumsFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := VerifySums(dir); err != nil {
+			t.Errorf("%s is gone: %v", name, err)
+		}
+		if err := VerifyAll(dir); !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s is gone and must be there: %v", name, err)
+		}
+	}
+}
+
+// TestSumsOfOtherMake reads lists as sha256sum writes them, of all files and of some. The sums
+// are those of sha256sum for "a" and "b".
+func TestSumsOfOtherMake(t *testing.T) {
+	const a = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb  a\n"
+	const b = "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d  b\n"
+	dir := t.TempDir()
+	for file, text := range map[string]string{"a": "a", "b": "b", SumsFile: a + b} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := VerifySums(dir); err != nil {
-		t.Errorf("a file that is gone: %v", err)
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, SumsFile), []byte(a), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := VerifySums(dir); !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), `b" is not in`) {
+		t.Errorf("a list without b: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package pipeline
 
 import (
 	"math"
@@ -6,9 +6,12 @@ import (
 	"strings"
 )
 
-// parseBytes reads a number of bytes with k, m, g or t behind it, powers of 1024; "MB" and
+// BytesWanted says what [ParseBytes] reads.
+const BytesWanted = "bytes, with k, m, g or t behind them (512m, 4g)"
+
+// ParseBytes reads a number of bytes with k, m, g or t behind it, powers of 1024; "MB" and
 // "MiB" are the same as "m".
-func parseBytes(text string) (int64, error) {
+func ParseBytes(text string) (int64, error) {
 	number := strings.ToLower(text)
 	for _, tail := range []string{"ib", "b"} {
 		if cut, ok := strings.CutSuffix(number, tail); ok {
