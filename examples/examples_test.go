@@ -45,8 +45,9 @@ func decode[T any](t *testing.T, text []byte) *T {
 
 // manifests are the Kubernetes objects of the examples.
 type manifests struct {
-	jobs   map[string]batch.JobSpec // by name, with those of CronJobs
-	claims []string
+	jobs    map[string]batch.JobSpec // by name, with those of CronJobs
+	claims  []string
+	configs []string
 }
 
 func readManifests(t *testing.T) manifests {
@@ -73,6 +74,8 @@ func readManifests(t *testing.T) manifests {
 			switch kind.APIVersion + " " + kind.Kind {
 			case "v1 PersistentVolumeClaim":
 				m.claims = append(m.claims, decode[core.PersistentVolumeClaim](t, text).Name)
+			case "v1 ConfigMap":
+				m.configs = append(m.configs, decode[core.ConfigMap](t, text).Name)
 			case "batch/v1 CronJob":
 				c := decode[batch.CronJob](t, text)
 				if _, err := cron.ParseStandard(c.Spec.Schedule); err != nil || c.Spec.ConcurrencyPolicy != batch.ForbidConcurrent {
@@ -103,6 +106,9 @@ func TestManifests(t *testing.T) {
 			volumes[v.Name] = true
 			if c := v.PersistentVolumeClaim; c != nil && !slices.Contains(m.claims, c.ClaimName) {
 				t.Errorf("%s: no claim %q", name, c.ClaimName)
+			}
+			if c := v.ConfigMap; c != nil && !slices.Contains(m.configs, c.Name) {
+				t.Errorf("%s: no ConfigMap %q", name, c.Name)
 			}
 		}
 		containers := map[string]bool{}
@@ -167,8 +173,10 @@ func TestExitCodes(t *testing.T) {
 		}
 		return codes
 	}
-	if got := fails("dpo-pipe"); !slices.Equal(got, stays) {
-		t.Errorf("the CronJob's pods are not started again after %v, want %v", got, stays)
+	for _, name := range []string{"dpo-pipe", "dpo-pipe-bucket"} {
+		if got := fails(name); !slices.Equal(got, stays) {
+			t.Errorf("the pods of CronJob %s are not started again after %v, want %v", name, got, stays)
+		}
 	}
 	for _, code := range fails("precompute-ref") {
 		if !slices.Contains(stays, code) {

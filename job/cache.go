@@ -23,13 +23,18 @@ func (x *execution) planPass(ctx context.Context, cfg pipeline.PrecomputeConfig)
 	return pass{cfg, plan}, err
 }
 
-// rebuilt is where a cache of other settings is made, beside the one that is there.
-func (p *pass) rebuilt() string {
-	return filepath.Join(filepath.Dir(p.cfg.Out), ".rebuild-"+filepath.Base(p.cfg.Out))
+// Rebuilt is where a cache of other settings is made, beside the one that is there.
+func Rebuilt(cache string) string {
+	return filepath.Join(filepath.Dir(cache), ".rebuild-"+filepath.Base(cache))
 }
 
 // fill runs the reference, over all of the data or what is new; the update is nil elsewhere.
 func (x *execution) fill(ctx context.Context, p *pass) (s Stage, u *pipeline.UpdateCounts, err error) {
+	if p.plan.State != pipeline.CacheCurrent {
+		if err := x.kept.Bring(ctx, p.cfg.Out); err != nil {
+			return Stage{}, nil, err
+		}
+	}
 	switch p.plan.State {
 	case pipeline.CacheCurrent:
 		s = Stage{Action: "reused", Text: "model, data and settings are those of the cache"}
@@ -40,11 +45,14 @@ func (x *execution) fill(ctx context.Context, p *pass) (s Stage, u *pipeline.Upd
 		r, err = pipeline.Precompute(ctx, p.cfg, x.rt, x.opt.Report)
 		s, u = Stage{Action: "ran", Text: cacheText(&r)}, r.Update
 	}
-	if err != nil {
-		return Stage{}, nil, err
+	if err == nil {
+		if err = os.RemoveAll(Rebuilt(p.cfg.Out)); err != nil {
+			err = fmt.Errorf("job: cache: %w", err)
+		}
 	}
-	if err := os.RemoveAll(p.rebuilt()); err != nil {
-		return Stage{}, nil, fmt.Errorf("job: cache: %w", err)
+	// Of a pass that was stopped the whole parts stay, for a start on whichever machine.
+	if err := errors.Join(err, x.kept.Save(context.WithoutCancel(ctx), p.cfg.Out)); err != nil {
+		return Stage{}, nil, err
 	}
 	return s, u, nil
 }
@@ -53,7 +61,7 @@ func (x *execution) fill(ctx context.Context, p *pass) (s Stage, u *pipeline.Upd
 // the new one is whole.
 func (x *execution) rebuild(ctx context.Context, p *pass) (Stage, error) {
 	cfg := p.cfg
-	cfg.Out = p.rebuilt()
+	cfg.Out = Rebuilt(p.cfg.Out)
 	plan, err := pipeline.PlanCache(ctx, cfg, x.rt)
 	if err != nil {
 		return Stage{}, err

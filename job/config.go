@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 
@@ -29,6 +30,10 @@ type Config struct {
 
 	file string              // where it was read from
 	at   map[string]position // of the keys that the file gives
+
+	// Of a config that is located: what the cache is called in records, and where that of the
+	// evaluation's pairs is; "" for what follows from Cache.Out.
+	cacheName, pairsCache string
 }
 
 // Model says which model is aligned.
@@ -82,7 +87,7 @@ type Publish struct {
 
 // Runs says where runs are recorded.
 type Runs struct {
-	Path string `yaml:"path" about:"folder of the runs"`
+	Path string `yaml:"path" about:"folder or URL of the runs"`
 	Keep int    `yaml:"keep" about:"newest runs whose checkpoints and policies stay; 0 keeps all. Records stay always"`
 }
 
@@ -143,9 +148,15 @@ func (c *Config) precompute() pipeline.PrecomputeConfig {
 func (c *Config) precomputePairs() pipeline.PrecomputeConfig {
 	p := c.precompute()
 	p.Data, p.Reading.Mix = mixed(c.Evaluation.Pairs)
-	p.Out, p.Limit = c.Cache.Out+"-evaluation", 0
+	p.Out, p.Limit = cmp.Or(c.pairsCache, PairsCache(c.Cache.Out)), 0
 	return p
 }
+
+// PairsCache is the cache of the evaluation's pairs, by the path of that of the data.
+func PairsCache(cache string) string { return cache + "-evaluation" }
+
+// LocatePairsCache says where on this machine the cache of the evaluation's pairs is.
+func (c *Config) LocatePairsCache(folder string) { c.pairsCache = folder }
 
 // CheckData refuses paths that name no data file, before any work is done.
 func (c *Config) CheckData() error {
@@ -177,6 +188,9 @@ func mixed(data []Source) (paths []string, mix []datasets.Share) {
 func (c *Config) train(out string) pipeline.TrainConfig {
 	t := c.Train.TrainConfig
 	t.Cache, t.Out, t.Resume = c.Cache.Out, out, true
+	if c.cacheName != "" {
+		t.Cache, t.Folders = c.cacheName, map[string][]string{c.cacheName: {c.Cache.Out}}
+	}
 	if c.Cache.Features == refcache.None {
 		t.Model, t.ModelFile = c.Model.Path, c.Model.File
 	}

@@ -9,18 +9,16 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 )
 
 // History lists the runs recorded in a folder, the oldest first. A run whose process was
-// killed is Interrupted.
-func History(runs string) ([]*Result, error) {
+// killed is Interrupted: held, asked behind the records, says whether one is at work.
+func History(runs string, held func() (bool, error)) ([]*Result, error) {
 	all, err := readRuns(runs)
 	if err != nil || len(all) == 0 {
 		return all, err
 	}
-	atWork, err := lockfile.Held(runs)
+	atWork, err := held()
 	if err != nil || atWork {
 		return all, err
 	}

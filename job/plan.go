@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
@@ -20,13 +21,14 @@ type Plan struct {
 	Config string `json:"config"`
 }
 
-// MakePlan says what [Run] would do. Nothing is written.
-func MakePlan(ctx context.Context, cfg Config, opt Options) (Plan, error) {
-	here, err := located(ctx, &cfg, opt)
+// MakePlan says what [Run] would do. Nothing is written, but for what is brought to this machine.
+func MakePlan(ctx context.Context, cfg Config, opt Options) (_ Plan, err error) {
+	local, kept, err := located(ctx, &cfg, opt, false)
 	if err != nil {
 		return Plan{}, err
 	}
-	x, err := open(ctx, &cfg, here, opt)
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	x, err := open(ctx, &cfg, local, kept, opt)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -65,7 +67,7 @@ func MakePlan(ctx context.Context, cfg Config, opt Options) (Plan, error) {
 		return p, nil
 	}
 	p.add(StageTrain, "reuse", "cache and settings are those of run "+m.run())
-	return p, x.planReused(&p, m)
+	return p, x.planReused(ctx, &p, m)
 }
 
 func (p *Plan) add(name, action, why string) {
@@ -95,6 +97,9 @@ func (x *execution) planCache(ctx context.Context, p *Plan) error {
 func (x *execution) planFill(ctx context.Context, p *pass) (action, why string, cost *pipeline.CostEstimate, err error) {
 	if p.plan.State == pipeline.CacheCurrent {
 		return "reuse", "model, data and settings are those of the cache", nil, nil
+	}
+	if err := x.kept.Bring(ctx, p.cfg.Out); err != nil {
+		return "", "", nil, err
 	}
 	e, err := pipeline.Estimate(ctx, p.cfg, x.rt, x.opt.Report)
 	if err != nil {
@@ -141,7 +146,10 @@ func (x *execution) planEnd(p *Plan, export, why string) {
 }
 
 // planReused says what becomes of what follows a training that an earlier run has.
-func (x *execution) planReused(p *Plan, trained made) (err error) {
+func (x *execution) planReused(ctx context.Context, p *Plan, trained made) (err error) {
+	if err := x.kept.Bring(ctx, x.output(trained)); err != nil {
+		return err
+	}
 	if x.trained, err = handedOver(x.output(trained)); err != nil {
 		return err
 	}

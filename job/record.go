@@ -28,6 +28,9 @@ const (
 	policyName     = "policy"
 )
 
+// RecordFiles make a folder in the runs' the record of one, in the order in which they are written.
+var RecordFiles = []string{identitiesName, resultName}
+
 // recordFormat is the version of result.json.
 const recordFormat = 1
 

@@ -35,8 +35,9 @@ type Options struct {
 	Log    slog.Handler
 	Report pipeline.Reporter
 	// Locate brings what a config names elsewhere (URLs of a store) to this machine and writes
-	// paths for it; records keep what was named. It may be nil.
-	Locate func(context.Context, *Config) error
+	// paths for it; records keep what was named. What a run writes elsewhere is Kept; nil where
+	// all of it stays here. Where nothing is to be written, it keeps nobody out. Locate may be nil.
+	Locate func(ctx context.Context, cfg *Config, writes bool) (Kept, error)
 	// OpenRuntime and OpenPlace open what a config names.
 	OpenRuntime func(Runtime) (pipeline.Runtime, error)
 	Engines     func(Runtime) pipeline.Engines
@@ -64,6 +65,7 @@ func (e *TimeUpError) Error() string {
 type execution struct {
 	named   *Config // the job file
 	cfg     *Config // the same with everything on this machine
+	kept    Kept    // what of that belongs elsewhere
 	opt     Options
 	log     *slog.Logger
 	rt      pipeline.Runtime
@@ -82,21 +84,24 @@ type execution struct {
 // Run does what the job file says and writes a record of it. The error is a *[GateError] where
 // a gate was not met, a *[BusyError] where the job is at work already, and a *[TimeUpError]
 // at Options.MaxDuration; the next start goes on with a run that was interrupted or failed.
-func Run(ctx context.Context, cfg Config, opt Options) (Result, error) {
-	here, err := located(ctx, &cfg, opt)
+func Run(ctx context.Context, cfg Config, opt Options) (_ Result, err error) {
+	local, kept, err := located(ctx, &cfg, opt, true)
 	if err != nil {
 		return Result{}, err
 	}
-	lock, err := acquire(cfg.Runs.Path)
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	lock, err := acquire(local.Runs.Path)
 	if err != nil {
 		return Result{}, err
 	}
 	defer lock.Release()
-	x, err := open(ctx, &cfg, here, opt)
+	ctx, stop := kept.Guard(ctx)
+	defer stop()
+	x, err := open(ctx, &cfg, local, kept, opt)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := x.begin(); err != nil {
+	if err := x.begin(ctx); err != nil {
 		return Result{}, err
 	}
 	file, err := os.OpenFile(x.run.path(logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
@@ -143,8 +148,8 @@ func limit(ctx context.Context, d time.Duration) (context.Context, context.Cance
 }
 
 // open reads what is there: earlier runs, the cache, what is published.
-func open(ctx context.Context, named, cfg *Config, opt Options) (x *execution, err error) {
-	x = &execution{named: named, cfg: cfg, opt: opt, start: time.Now(), log: logger(opt.Log)}
+func open(ctx context.Context, named, cfg *Config, kept Kept, opt Options) (x *execution, err error) {
+	x = &execution{named: named, cfg: cfg, kept: kept, opt: opt, start: time.Now(), log: logger(opt.Log)}
 	if x.earlier, err = readRuns(cfg.Runs.Path); err != nil {
 		return nil, err
 	}
@@ -165,13 +170,23 @@ func open(ctx context.Context, named, cfg *Config, opt Options) (x *execution, e
 }
 
 // located is a copy of the config in which all is on this machine.
-func located(ctx context.Context, named *Config, opt Options) (*Config, error) {
+func located(ctx context.Context, named *Config, opt Options, writes bool) (*Config, Kept, error) {
 	cfg := *named
 	cfg.Data, cfg.Evaluation.Pairs = slices.Clone(cfg.Data), slices.Clone(cfg.Evaluation.Pairs)
 	if opt.Locate == nil {
-		return &cfg, nil
+		return &cfg, here{}, nil
 	}
-	return &cfg, opt.Locate(ctx, &cfg)
+	kept, err := opt.Locate(ctx, &cfg, writes)
+	if err != nil {
+		return nil, nil, err
+	}
+	if kept == nil {
+		return &cfg, here{}, nil
+	}
+	if cfg.Cache.Out != named.Cache.Out {
+		cfg.cacheName = kept.Named(cfg.Cache.Out)
+	}
+	return &cfg, kept, nil
 }
 
 // inputs is the identity of all that a run begins with.
@@ -199,18 +214,18 @@ func (x *execution) unfinished() (*Result, string, error) {
 }
 
 // begin takes up the run that was not finished, or makes a new one.
-func (x *execution) begin() error {
+func (x *execution) begin(ctx context.Context) error {
 	last, inputs, err := x.unfinished()
 	if err := errors.Join(err, removeUnrecorded(x.cfg.Runs.Path)); err != nil {
 		return err
 	}
 	if last != nil {
 		x.run, x.earlier = last, x.earlier[:len(x.earlier)-1]
-		if err := atomicfile.RemoveTemp(last.folder); err != nil {
+		if err := errors.Join(x.kept.Bring(ctx, last.path(logName)), atomicfile.RemoveTemp(last.folder)); err != nil {
 			return err
 		}
 	} else {
-		if err := x.supersede(); err != nil {
+		if err := x.supersede(ctx); err != nil {
 			return err
 		}
 		number := 1
@@ -227,20 +242,28 @@ func (x *execution) begin() error {
 	r.Attempts++
 	r.identities.Inputs, r.identities.Cache = inputs, x.cache.plan.Identity
 	x.already = r.Seconds
-	if err := x.writeConfig(); err != nil {
+	if err := x.writeConfig(ctx); err != nil {
 		return err
 	}
-	return r.save()
+	return x.save(ctx, r)
+}
+
+// save writes the record of a run, where it is kept too.
+func (x *execution) save(ctx context.Context, r *Result) error {
+	if err := r.save(); err != nil {
+		return err
+	}
+	return x.kept.Save(ctx, r.folder)
 }
 
 // supersede notes which of the earlier runs, now not gone on with, were killed, and removes
 // what they left half written.
-func (x *execution) supersede() error {
+func (x *execution) supersede(ctx context.Context) error {
 	for _, r := range x.earlier {
 		if !r.killed() {
 			continue
 		}
-		if err := errors.Join(atomicfile.RemoveTemp(r.folder), r.save()); err != nil {
+		if err := errors.Join(atomicfile.RemoveTemp(r.folder), x.save(ctx, r)); err != nil {
 			return err
 		}
 	}
@@ -264,14 +287,16 @@ func (x *execution) end(ctx context.Context, err error) error {
 	default:
 		r.Status, r.Reason = Failed, err.Error()
 	}
+	r.Reason = x.kept.Named(r.Reason)
 	r.Finished = time.Now().UTC().Truncate(time.Second)
 	r.Seconds = x.already + time.Since(x.start).Seconds()
 	level := slog.LevelInfo
 	if err != nil {
 		level = slog.LevelError
 	}
-	x.log.Log(context.WithoutCancel(ctx), level, "end", "status", r.Status, "reason", r.Reason, "seconds", r.Seconds)
-	return errors.Join(err, r.save(), x.retain())
+	ctx = context.WithoutCancel(ctx) // its end is on record too
+	x.log.Log(ctx, level, "end", "status", r.Status, "reason", r.Reason, "seconds", r.Seconds)
+	return errors.Join(err, x.save(ctx, r), x.retain(ctx))
 }
 
 // is reports whether err is or wraps an error of type E.
@@ -281,7 +306,7 @@ func is[E error](err error) bool {
 }
 
 // retain removes checkpoints and policies of runs that are neither new nor of use to one.
-func (x *execution) retain() error {
+func (x *execution) retain(ctx context.Context) error {
 	keep := x.cfg.Runs.Keep
 	all := append(x.earlier[:len(x.earlier):len(x.earlier)], x.run)
 	if keep == 0 || len(all) <= keep {
@@ -298,10 +323,18 @@ func (x *execution) retain() error {
 			if used[filepath.Join(r.ID, name)] {
 				continue
 			}
-			if err := os.RemoveAll(r.path(name)); err != nil {
-				return fmt.Errorf("job: runs: %w", err)
+			if err := x.remove(ctx, r.path(name)); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// remove removes what a run made, where it is kept too.
+func (x *execution) remove(ctx context.Context, path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("job: runs: %w", err)
+	}
+	return x.kept.Remove(ctx, path)
 }

@@ -47,7 +47,7 @@ func TestFind(t *testing.T) {
 	if err != nil || len(earlier) != 5 {
 		t.Fatalf("read %d records and %v, want 5", len(earlier), err)
 	}
-	x := &execution{cfg: &Config{Runs: Runs{Path: runs}}, earlier: earlier}
+	x := &execution{cfg: &Config{Runs: Runs{Path: runs}}, kept: here{}, earlier: earlier}
 	if r, m := x.find(StageTrain, "a"); r == nil || r.ID != second.ID || m.run() != second.ID {
 		t.Errorf("found %+v, want run %s", m, second.ID)
 	}
@@ -114,7 +114,7 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 		runs := t.TempDir()
 		c := Default()
 		c.Runs.Path = runs
-		x := &execution{cfg: &c, named: &c}
+		x := &execution{cfg: &c, named: &c, kept: here{}}
 		inputs, err := x.inputs()
 		if err != nil {
 			t.Fatal(err)
@@ -132,7 +132,7 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 		if x.earlier, err = readRuns(runs); err != nil {
 			t.Fatal(err)
 		}
-		if err := x.begin(); err != nil || (x.run.ID == killed.ID) != same {
+		if err := x.begin(t.Context()); err != nil || (x.run.ID == killed.ID) != same {
 			t.Fatalf("began run %s: %v", x.run.ID, err)
 		}
 		for path, want := range map[string]bool{half: false, unrecorded: false, other: true, killed.path(resultName): true} {
@@ -214,12 +214,12 @@ func TestNewPairsAddUp(t *testing.T) {
 		runs := t.TempDir()
 		c := Default()
 		c.Gates.MinNewPairs = 100
-		x := &execution{cfg: &c, log: logger()}
+		x := &execution{cfg: &c, kept: here{}, log: logger()}
 		for i := range tc.earlier {
 			x.earlier = append(x.earlier, &tc.earlier[i])
 		}
 		x.run = record(t, runs, 1, func(r *Result) { r.NewPairs = 40 })
-		err := x.enoughPairs()
+		err := x.enoughPairs(t.Context())
 		if (err == nil) != tc.want || err != nil && !is[*GateError](err) {
 			t.Errorf("%s: got %v, want met %v", tc.name, err, tc.want)
 		}

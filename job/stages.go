@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -19,7 +18,7 @@ func (x *execution) stages(ctx context.Context) error {
 	if ended, err := x.isCurrent(); ended || err != nil {
 		return err
 	}
-	if err := x.timed(StagePrecompute, func() (Stage, error) { return x.precompute(ctx) }); err != nil {
+	if err := x.timed(ctx, StagePrecompute, func() (Stage, error) { return x.precompute(ctx) }); err != nil {
 		return err
 	}
 	trained, err := x.wantTrained()
@@ -29,7 +28,7 @@ func (x *execution) stages(ctx context.Context) error {
 	if version := x.publishedBefore(trained); version != "" {
 		return x.unchanged(trained, version)
 	}
-	if err := x.enoughPairs(); err != nil {
+	if err := x.enoughPairs(ctx); err != nil {
 		return err
 	}
 	for _, s := range []struct {
@@ -45,7 +44,7 @@ func (x *execution) stages(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := x.timed(s.name, func() (Stage, error) { return s.do(ctx) }); err != nil {
+		if err := x.timed(ctx, s.name, func() (Stage, error) { return s.do(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -71,7 +70,7 @@ func (x *execution) isCurrent() (bool, error) {
 }
 
 // timed runs a stage and notes what became of it.
-func (x *execution) timed(name string, do func() (Stage, error)) error {
+func (x *execution) timed(ctx context.Context, name string, do func() (Stage, error)) error {
 	start := time.Now()
 	s, err := do()
 	if err != nil && s.Action == "" {
@@ -80,7 +79,7 @@ func (x *execution) timed(name string, do func() (Stage, error)) error {
 	s.Name, s.Seconds = name, time.Since(start).Seconds()
 	x.run.stage(s)
 	x.log.Info(name, "action", s.Action, "text", s.Text, "seconds", s.Seconds)
-	return errors.Join(err, x.run.save())
+	return errors.Join(err, x.save(ctx, x.run))
 }
 
 // unchanged notes that the policy these inputs make was published before.
@@ -127,7 +126,7 @@ func (x *execution) find(stage, inputs string) (*Result, made) {
 		if !ok || !m.Done || m.Inputs != inputs {
 			continue
 		}
-		if _, err := os.Stat(x.output(m)); err == nil {
+		if x.kept.Has(x.output(m)) {
 			return all[i], m
 		}
 	}
@@ -138,15 +137,17 @@ func (x *execution) output(m made) string { return filepath.Join(x.cfg.Runs.Path
 
 // begun notes what a stage of this run is made from. What an attempt with other inputs left
 // is removed; what one with the same left is gone on with.
-func (x *execution) begun(stage, name, inputs string, resumes bool) (string, error) {
+func (x *execution) begun(ctx context.Context, stage, name, inputs string, resumes bool) (string, error) {
 	m := made{Inputs: inputs, Output: filepath.Join(x.run.ID, name)}
-	if have := x.run.identities.Stages[stage]; have.Inputs != inputs || !resumes {
-		if err := os.RemoveAll(x.output(m)); err != nil {
-			return "", fmt.Errorf("job: %w", err)
-		}
+	clear := x.remove
+	if have := x.run.identities.Stages[stage]; have.Inputs == inputs && resumes {
+		clear = x.kept.Bring
+	}
+	if err := clear(ctx, x.output(m)); err != nil {
+		return "", err
 	}
 	x.run.identities.Stages[stage] = m
-	return x.output(m), x.run.save()
+	return x.output(m), x.save(ctx, x.run)
 }
 
 // done notes that the outcome of a stage is whole.
@@ -177,7 +178,7 @@ func (x *execution) precompute(ctx context.Context) (Stage, error) {
 }
 
 // enoughPairs judges how many pairs are new since the last published run.
-func (x *execution) enoughPairs() error {
+func (x *execution) enoughPairs(ctx context.Context) error {
 	if x.cfg.Gates.MinNewPairs == 0 {
 		return nil
 	}
@@ -191,7 +192,7 @@ func (x *execution) enoughPairs() error {
 		return nil
 	}
 	err := &GateError{[]Gate{gate}}
-	return x.timed(StageGates, func() (Stage, error) { return Stage{Action: "ran", Text: gate.Text}, err })
+	return x.timed(ctx, StageGates, func() (Stage, error) { return Stage{Action: "ran", Text: gate.Text}, err })
 }
 
 // wantTrained is the identity of what training makes of the cache.
@@ -207,16 +208,22 @@ func (x *execution) wantTrained() (string, error) {
 func (x *execution) train(ctx context.Context, inputs string) (Stage, error) {
 	if _, m := x.find(StageTrain, inputs); m.Done {
 		x.run.identities.Stages[StageTrain] = m
-		var err error
-		x.trained, err = handedOver(x.output(m))
+		err := x.kept.Bring(ctx, x.output(m))
+		if err == nil {
+			x.trained, err = handedOver(x.output(m))
+		}
 		return Stage{Action: "reused", Text: "cache and settings are those of run " + m.run()}, err
 	}
-	out, err := x.begun(StageTrain, trainName, inputs, true)
+	out, err := x.begun(ctx, StageTrain, trainName, inputs, true)
+	if err == nil {
+		err = x.kept.Bring(ctx, x.cfg.Cache.Out)
+	}
 	if err != nil {
 		return Stage{}, err
 	}
 	text, err := x.trainIn(ctx, out)
-	if err != nil {
+	// Of a training that was stopped the checkpoint stays, for a start on whichever machine.
+	if err := errors.Join(err, x.kept.Save(context.WithoutCancel(ctx), out)); err != nil {
 		return Stage{}, err
 	}
 	if x.trained, err = handedOver(out); err != nil {
@@ -260,26 +267,39 @@ func (x *execution) evaluate(ctx context.Context) (Stage, error) {
 	if _, m := x.find(StageEvaluate, inputs); m.Done {
 		x.run.identities.Stages[StageEvaluate] = m
 		x.evaluation = &pipeline.EvalResult{}
+		if err := x.kept.Bring(ctx, x.output(m)); err != nil {
+			return Stage{}, err
+		}
 		if err := readJSON(x.output(m), x.evaluation); err != nil {
 			return Stage{}, err
 		}
 	} else {
-		path, err := x.begun(StageEvaluate, evaluationName, inputs, false)
-		if err != nil {
-			return Stage{}, err
-		}
-		result, err := pipeline.Evaluate(ctx, x.cfg.evaluate(x.trained, against), x.opt.Engines(x.cfg.Runtime), x.opt.Report)
-		if err != nil {
-			return Stage{}, err
-		}
-		if err := writeJSON(path, result); err != nil {
+		if x.evaluation, err = x.score(ctx, inputs, against); err != nil {
 			return Stage{}, err
 		}
 		x.done(StageEvaluate)
-		stage.Action, x.evaluation = "ran", &result
+		stage.Action = "ran"
 	}
 	stage.Text = x.evaluated(version)
 	return stage, nil
+}
+
+// score scores the pairs, beside the published policy's checkpoint unless that is "".
+func (x *execution) score(ctx context.Context, inputs, against string) (*pipeline.EvalResult, error) {
+	path, err := x.begun(ctx, StageEvaluate, evaluationName, inputs, false)
+	cfg := x.cfg.evaluate(x.trained, against)
+	if err == nil {
+		err = x.kept.Bring(ctx, cfg.Cache)
+	}
+	if err != nil {
+		return nil, err
+	}
+	result, err := pipeline.Evaluate(ctx, cfg, x.opt.Engines(x.cfg.Runtime), x.opt.Report)
+	if err != nil {
+		return nil, err
+	}
+	result.Cache, result.Checkpoint = x.kept.Named(result.Cache), x.kept.Named(result.Checkpoint)
+	return &result, writeJSON(path, result)
 }
 
 // evaluated notes the figures.
@@ -355,13 +375,19 @@ func (x *execution) export(ctx context.Context) (Stage, error) {
 	}
 	if _, m := x.find(StageExport, inputs); m.Done {
 		x.run.identities.Stages[StageExport], x.run.Policy = m, m.Output
-		return Stage{Action: "reused", Text: "the policy is that of run " + m.run()}, nil
+		return Stage{Action: "reused", Text: "the policy is that of run " + m.run()}, x.kept.Bring(ctx, x.output(m))
 	}
-	out, err := x.begun(StageExport, policyName, inputs, false)
+	out, err := x.begun(ctx, StageExport, policyName, inputs, false)
+	if err == nil {
+		err = x.kept.Bring(ctx, x.cfg.Cache.Out)
+	}
 	if err != nil {
 		return Stage{}, err
 	}
 	r, err := pipeline.Export(ctx, x.cfg.export(x.trained, out), x.rt, x.opt.Report)
+	if err == nil && x.place == nil { // else the place has it in a moment
+		err = x.kept.Save(ctx, out)
+	}
 	if err != nil {
 		return Stage{}, err
 	}
@@ -457,10 +483,13 @@ func handedOver(train string) (string, error) {
 }
 
 // writeConfig writes down every setting of the run.
-func (x *execution) writeConfig() error {
+func (x *execution) writeConfig(ctx context.Context) error {
 	previous := ""
 	if n := len(x.earlier); n > 0 {
 		previous = x.earlier[n-1].path(configName)
+		if err := x.kept.Bring(ctx, previous); err != nil {
+			return err
+		}
 	}
 	changed, err := changedKeys(previous, x.named)
 	if err != nil {

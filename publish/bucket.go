@@ -9,22 +9,13 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/dpo-pipe/dpo-pipe/internal/lockfile"
 	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 // bucket keeps a place in an object store. A version is there when its version.json is,
 // which is written last and removed first; current is an object that is replaced in one step.
 type bucket struct{ url string }
-
-// lockName is an object that says who writes. A killed writer leaves it; after lease it counts
-// no more.
-const (
-	lockName = ".dpo-pipe-lock"
-	lease    = time.Hour
-)
 
 func (b bucket) where(version string) string {
 	return store.Join(b.url, path.Join(versionsName, version))
@@ -40,31 +31,11 @@ func (b bucket) with(ctx context.Context, do func(at *store.Bucket) error) error
 }
 
 func (b bucket) lock(ctx context.Context) (unlock func() error, err error) {
-	err = b.with(ctx, func(at *store.Bucket) error {
-		host, _ := os.Hostname() // says who; unknown is no reason to stop
-		now := time.Now().UTC()
-		mine := fmt.Appendf(nil, "process %d on host %s since %s", os.Getpid(), host, now.Format(time.RFC3339))
-		err := at.WritePointer(ctx, lockName, mine, store.Condition{Absent: true})
-		if !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		text, version, err := at.ReadPointer(ctx, lockName)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		_, since, _ := strings.Cut(string(text), " since ")
-		if began, err := time.Parse(time.RFC3339, since); err != nil || now.Sub(began) < lease {
-			return &lockfile.LockedError{Path: store.Redact(b.url), Holder: string(text)}
-		}
-		return at.WritePointer(ctx, lockName, mine, store.Condition{Version: version})
-	})
+	l, err := store.Acquire(ctx, b.url)
 	if err != nil {
 		return nil, err
 	}
-	return func() error {
-		// It is given free after an interruption too.
-		return b.with(context.WithoutCancel(ctx), func(at *store.Bucket) error { return at.Delete(context.WithoutCancel(ctx), lockName) })
-	}, nil
+	return l.Release, nil
 }
 
 func (b bucket) versions(ctx context.Context) (all []Version, err error) {

@@ -223,8 +223,8 @@ func TestABucketsLock(t *testing.T) {
 		}
 		hold := func(since time.Time) {
 			t.Helper()
-			text := "process 1 on host other since " + since.UTC().Format(time.RFC3339)
-			if err := at.WritePointer(ctx, lockName, []byte(text), store.Condition{}); err != nil {
+			text := "process 1 on host other since 2026-01-02T03:04:05Z\nseen " + since.UTC().Format(time.RFC3339) + " x\n"
+			if err := at.WritePointer(ctx, store.LockName, []byte(text), store.Condition{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -233,11 +233,11 @@ func TestABucketsLock(t *testing.T) {
 		if err := p.Publish(ctx, "v1", policyOf(t, "v1"), nil); !errors.As(err, &locked) || !strings.Contains(err.Error(), "host other") {
 			t.Errorf("while another writes: %v", err)
 		}
-		hold(time.Now().Add(-lease - time.Minute))
+		hold(time.Now().Add(-store.Lease - time.Minute))
 		if err := p.Publish(ctx, "v1", policyOf(t, "v1"), nil); err != nil {
 			t.Errorf("behind one that was killed long ago: %v", err)
 		}
-		if there, err := at.Exists(ctx, lockName); there || err != nil {
+		if there, err := at.Exists(ctx, store.LockName); there || err != nil {
 			t.Errorf("the lock stays: %v, %v", there, err)
 		}
 	})

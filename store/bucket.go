@@ -170,7 +170,7 @@ func (b *Bucket) Clear(ctx context.Context, first ...string) error {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	err := b.list(ctx, b.below(), func(o Object) error {
-		if o.Name != signName {
+		if o.Name != signName && o.Name != LockName {
 			group.Go(func() error { return b.remove(limited, o.key) })
 		}
 		return limited.Err()

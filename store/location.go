@@ -155,6 +155,19 @@ func Join(text, name string) string {
 	return strings.TrimRight(rest, "/") + "/" + strings.Trim(filepath.ToSlash(name), "/") + query
 }
 
+// Beside returns the URL of what lies beside a URL's file or folder under its name and a suffix;
+// the options stay. A whole bucket has nothing beside it.
+func Beside(text, suffix string) (string, error) {
+	l, err := parse(text)
+	if err == nil && l.key == "" {
+		err = &Error{Op: "open", URL: l.String(), Err: errors.New("nothing can lie beside a whole bucket, want a key in it")}
+	}
+	if err != nil {
+		return "", err
+	}
+	return Join(Dir(text), path.Base(l.key)+suffix), nil
+}
+
 // Dir returns the URL of the folder that a URL's file or folder is in; the options stay.
 func Dir(text string) string {
 	rest, query := text, ""

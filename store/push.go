@@ -32,6 +32,10 @@ const (
 	staging  = hiddenPrefix + "new"
 )
 
+// Aside is the URL of a place, below the one that url names, for unfinished work: no reader of
+// that one sees it, and the next Push there removes it.
+func Aside(url, name string) string { return Join(url, hiddenPrefix+"work/"+name) }
+
 // PushOptions say how to push. The zero value is useful.
 type PushOptions struct {
 	// Last are the files that make the folder whole, such as a manifest, by names with
@@ -401,14 +405,17 @@ func (p *push) exchange(ctx context.Context) error {
 	return group.Wait()
 }
 
-// tidy removes what pushes, this one and killed ones, have under hidden names.
+// tidy removes what pushes, this one and killed ones, have under hidden names, and work for the
+// place that is finished now.
 func (p *push) tidy(ctx context.Context) error {
 	if len(p.opt.Last) == 0 {
 		return nil
 	}
 	var keys []string
 	err := p.bucket.list(ctx, p.bucket.at.join(hiddenPrefix), func(o Object) error {
-		keys = append(keys, o.key)
+		if o.Name != LockName {
+			keys = append(keys, o.key)
+		}
 		return nil
 	})
 	if err != nil {

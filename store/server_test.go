@@ -101,7 +101,7 @@ func (s *server) requests(prefix string) (some []string) {
 // put writes an object behind the back of the code under test.
 func (s *server) put(key, text string) {
 	s.t.Helper()
-	if _, err := s.backend.PutObject(bucket, key, nil, strings.NewReader(text), int64(len(text)), nil); err != nil {
+	if _, err := s.backend.PutObject(bucket, key, map[string]string{}, strings.NewReader(text), int64(len(text)), nil); err != nil {
 		s.t.Fatal(err)
 	}
 }

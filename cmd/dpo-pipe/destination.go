@@ -43,6 +43,8 @@ type destination struct {
 	places *places
 	kind   destinationKind
 	url    string
+	// field is the flag or key that names the URL.
+	field string
 	// work is the folder that is held, folder the one in it that the URL will hold.
 	work, folder string
 	lock         *lockfile.Lock
@@ -74,7 +76,7 @@ func (p *places) hold(url string, kind destinationKind) (*destination, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	d := &destination{places: p, kind: kind, url: url}
+	d := &destination{places: p, kind: kind, url: url, field: "--out"}
 	var err error
 	if d.folder, err = store.WorkFolder(p.cache, url); err != nil {
 		return nil, err
@@ -112,15 +114,15 @@ func (d *destination) prepare(ctx context.Context) error {
 	}
 	if !d.kind.kept {
 		if state.Marker != "" {
-			return &pipeline.FieldError{Field: "--out", Value: store.Redact(d.url), Want: "a new place; that one holds a " + d.kind.noun}
+			return &pipeline.FieldError{Field: d.field, Value: store.Redact(d.url), Want: "a new place; that one holds a " + d.kind.noun}
 		}
 		return d.empty()
 	}
-	known, err := os.ReadFile(d.versionFile())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("work folder: %w", err)
+	known, err := d.known()
+	if err != nil {
+		return err
 	}
-	if string(known) == state.Version || state.Marker == "" && state.Unfinished {
+	if known == state.Version || state.Marker == "" && state.Unfinished {
 		return nil
 	}
 	if err := d.empty(); err != nil || state.Marker == "" {
@@ -132,12 +134,21 @@ func (d *destination) prepare(ctx context.Context) error {
 
 // foreign says that the URL holds something else.
 func (d *destination) foreign(s store.State) error {
-	return &pipeline.FieldError{Field: "--out", Value: store.Redact(d.url), Want: fmt.Sprintf("an empty place or a %s; that one holds %q", d.kind.noun, s.Foreign)}
+	return &pipeline.FieldError{Field: d.field, Value: store.Redact(d.url), Want: fmt.Sprintf("an empty place or a %s; that one holds %q", d.kind.noun, s.Foreign)}
 }
 
 // versionFile holds the version of the marker that the work folder was pushed or fetched
 // with.
 func (d *destination) versionFile() string { return filepath.Join(d.work, "version") }
+
+// known is what the version file says; "" where there is none.
+func (d *destination) known() (version string, err error) {
+	text, err := os.ReadFile(d.versionFile())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("work folder: %w", err)
+	}
+	return string(text), nil
+}
 
 func (d *destination) remember(version string) error {
 	return atomicfile.WriteFile(d.versionFile(), func(w io.Writer) error {
@@ -165,13 +176,11 @@ func (d *destination) push(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	progress := newProgress(d.places.app.stderr)
-	defer progress.end()
 	last := slices.DeleteFunc(slices.Clone(d.kind.markers), func(name string) bool {
 		_, err := os.Stat(filepath.Join(d.folder, filepath.FromSlash(name)))
 		return err != nil
 	})
-	if err := store.Push(ctx, d.folder, d.url, store.PushOptions{Last: last, Apart: d.kind.apart, Report: transfer(progress, "push")}); err != nil {
+	if err := d.places.push(ctx, d.folder, d.url, store.PushOptions{Last: last, Apart: d.kind.apart}); err != nil {
 		return err
 	}
 	if !d.kind.kept {
@@ -179,4 +188,12 @@ func (d *destination) push(ctx context.Context) error {
 	}
 	state, err := store.Look(ctx, d.url, last...)
 	return errors.Join(err, d.remember(state.Version))
+}
+
+// push writes a folder to a URL, and shows how far that is.
+func (p *places) push(ctx context.Context, folder, url string, opt store.PushOptions) error {
+	progress := newProgress(p.app.stderr)
+	defer progress.end()
+	opt.Report = transfer(progress, "push")
+	return store.Push(ctx, folder, url, opt)
 }

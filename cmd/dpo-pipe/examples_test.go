@@ -9,6 +9,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/dpo-pipe/dpo-pipe/job"
+	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 // TestExampleCommands parses every command line of examples/: the command, its flags and their
@@ -63,4 +66,35 @@ func exampleCommands(t *testing.T) (lines [][]string) {
 		}
 	}
 	return lines
+}
+
+// TestExampleJobs loads the job files that manifests hold: every key is known, and each URL is
+// one of a store.
+func TestExampleJobs(t *testing.T) {
+	file, err := os.Open(filepath.Join("..", "..", "examples", "kubernetes", "bucket.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var config struct {
+		Data map[string]string `yaml:"data"`
+	}
+	if err := yaml.NewDecoder(file).Decode(&config); err != nil || len(config.Data) != 1 {
+		t.Fatalf("%d job files, %v", len(config.Data), err)
+	}
+	for name, text := range config.Data {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		c, err := job.Load(path, func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, place := range []string{c.Model.Path, c.Data[0].Path, c.Cache.Out, c.Runs.Path, c.Publish.To} {
+			if !store.IsURL(place) {
+				t.Errorf("%s: %q is no URL of a store", name, place)
+			}
+		}
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,18 +13,27 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
-// job brings the model and the data that a job names by URL to this machine: what did not
-// change is there, and is what it was to the job too, which goes by content. A pattern is
-// one source of a job, and stands for a folder with what it matches. Paths that name no data
-// are refused.
-func (p *places) job(ctx context.Context, cfg *job.Config) error {
-	for _, here := range []struct{ key, path string }{
-		{"cache.out", cfg.Cache.Out}, {"runs.path", cfg.Runs.Path}, {"notify.textfile", cfg.Notify.Textfile},
-	} {
-		if store.IsURL(here.path) {
-			return &pipeline.FieldError{Field: here.key, Value: store.Redact(here.path), Want: "a path of this machine (model, data and publish.to may be URLs)"}
-		}
+// job brings what a job names by URL to this machine: caches and runs to folders from which they
+// go back (see kept), and model and data, of which what did not change is there, and is what it
+// was to the job too, which goes by content. Paths that name no data are refused.
+func (p *places) job(ctx context.Context, cfg *job.Config, writes bool) (job.Kept, error) {
+	if path := cfg.Notify.Textfile; store.IsURL(path) {
+		return nil, &pipeline.FieldError{Field: "notify.textfile", Value: store.Redact(path), Want: "a path of this machine"}
 	}
+	k := &kept{places: p, writes: writes, caches: map[string]*keptCache{}}
+	err := k.open(ctx, cfg)
+	if err == nil {
+		err = p.inputs(ctx, cfg)
+	}
+	if err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return k, nil
+}
+
+// inputs brings model and data of a job. A pattern is one source of a job, and stands for a
+// folder with what it matches.
+func (p *places) inputs(ctx context.Context, cfg *job.Config) error {
 	if err := p.model(ctx, &cfg.Model.Path, cfg.Model.File); err != nil {
 		return err
 	}

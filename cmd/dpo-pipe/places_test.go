@@ -368,10 +368,14 @@ publish: {to: 's3://bkt/policies'}
 	if again := must(t, dir, "inspect", "s3://bkt/policies/current"); again != first {
 		t.Errorf("behind the rollback:\n%s\nwant what was published first:\n%s", again, first)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "far.yaml"), []byte(text+"runs: {path: 's3://bkt/runs'}\n"), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if out, code := runs(t, dir, "run", "far.yaml"); code != exitUsage || !strings.Contains(out, "runs.path") {
-		t.Errorf("runs in a store: exit %d\n%s", code, out)
+	for key, more := range map[string]string{
+		"notify.textfile": "notify: {textfile: 's3://bkt/job.prom'}", "runs.path": "runs: {path: 'http://bkt/runs'}",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "far.yaml"), []byte(text+more+"\n"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := runs(t, dir, "run", "far.yaml"); code != exitUsage || !strings.Contains(out, key) {
+			t.Errorf("%s: exit %d\n%s", more, code, out)
+		}
 	}
 }

@@ -5,12 +5,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/dpo-pipe/dpo-pipe/job"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
+	"github.com/dpo-pipe/dpo-pipe/store"
 )
 
 const runExample = `Does all that a job file says: reference pass, training, evaluation, gates, export,
@@ -142,6 +144,7 @@ func (a *app) planJob(c *cli.Context, cfg job.Config, opt job.Options, end func(
 	if err != nil {
 		return err
 	}
+	plan.Config = redacted(plan.Config, &cfg)
 	if c.Bool("json") {
 		return a.printJSON(plan)
 	}
@@ -156,6 +159,22 @@ func (a *app) planJob(c *cli.Context, cfg job.Config, opt job.Options, end func(
 		fmt.Fprintf(a.stdout, "  to run %s\n", workText(cost.Work))
 	}
 	return nil
+}
+
+// redacted is the text of a config with its URLs as messages show them.
+func redacted(text string, cfg *job.Config) string {
+	urls := []string{cfg.Model.Path, cfg.Cache.Out, cfg.Publish.To, cfg.Runs.Path}
+	for _, sources := range [][]job.Source{cfg.Data, cfg.Evaluation.Pairs} {
+		for _, s := range sources {
+			urls = append(urls, s.Path)
+		}
+	}
+	for _, url := range urls {
+		if store.IsURL(url) {
+			text = strings.ReplaceAll(text, url, store.Redact(url))
+		}
+	}
+	return text
 }
 
 func printJob(w io.Writer, r *job.Result) {

@@ -29,11 +29,11 @@ func (a *app) runs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	folder, err := job.LoadRuns(path, os.LookupEnv)
+	where, err := job.LoadRuns(path, os.LookupEnv)
 	if err != nil {
 		return err
 	}
-	all, err := job.History(folder)
+	all, err := a.places(c).history(c.Context, where)
 	if err != nil {
 		return err
 	}

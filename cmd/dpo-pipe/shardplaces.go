@@ -63,7 +63,7 @@ func (p *places) joinedManifest(ctx context.Context, url, folder string) (bool, 
 		return false, err
 	}
 	if state.Foreign != "" && !strings.HasPrefix(state.Foreign, refcache.ShardsName+"/") {
-		return false, (&destination{kind: cacheOutput, url: url}).foreign(state)
+		return false, (&destination{kind: cacheOutput, url: url, field: "--out"}).foreign(state)
 	}
 	if state.Marker == "" {
 		return false, nil

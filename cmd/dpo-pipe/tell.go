@@ -29,7 +29,7 @@ func (a *app) tell(ctx context.Context, cfg *job.Config, r *job.Result, runErr e
 	if runErr != nil {
 		sample.ExitCode, _ = classify(runErr, advice{})
 		sample.Message = runErr.Error()
-		if at, err := job.LastSuccess(cfg.Runs.Path); err == nil { // else the textfile may know
+		if at, err := job.LastSuccess(a.at.runsHere(cfg.Runs.Path)); err == nil { // else the textfile may know
 			sample.LastSuccess = at
 		}
 	}
