@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +58,9 @@ func metrics(s Sample, successAt float64, unknown bool) *prometheus.Registry {
 	}, []string{"reason"})
 	for reason, n := range s.Dropped {
 		dropped.WithLabelValues(text(reason)).Set(float64(n))
+	}
+	if unknown && len(s.Dropped) == 0 {
+		dropped.WithLabelValues("").Set(math.NaN())
 	}
 	r.MustRegister(dropped)
 	return r
@@ -137,17 +142,41 @@ func readSuccess(path, job string) (float64, error) {
 	return math.NaN(), nil
 }
 
+// groupPath begins the path of a request to a Pushgateway behind the address's own.
+const groupPath = "/metrics/job/dpo-pipe/"
+
+// spaced sends requests of package push, which writes a space of a job's name as a plus: in a
+// path that is a plus.
+type spaced struct{ sender }
+
+// Do implements push.HTTPDoer.
+func (s spaced) Do(req *http.Request) (*http.Response, error) {
+	before, group, found := strings.Cut(req.URL.EscapedPath(), groupPath)
+	if found && strings.Contains(group, "+") {
+		raw := before + groupPath + strings.ReplaceAll(group, "+", "%20")
+		path, err := url.PathUnescape(raw)
+		if err != nil {
+			return nil, err
+		}
+		req.URL.Path, req.URL.RawPath = path, raw
+	}
+	return s.sender.Do(req)
+}
+
 // push sends a sample to a Pushgateway. A success replaces the job's metrics, a failure those
-// that it has, so that the time of the last success stays.
+// that it has, so that the time of the last success stays where the sample does not know it.
 func push(ctx context.Context, address string, s Sample, p pauses) error {
 	if err := checkAddress(address); err != nil {
 		return err
 	}
 	at := math.NaN()
-	if s.Success {
+	switch {
+	case s.Success:
 		at = seconds(s.Finished)
+	case !s.LastSuccess.IsZero():
+		at = seconds(s.LastSuccess)
 	}
-	pusher := pushgateway.New(address, "dpo-pipe").Grouping(jobLabel, s.Job).Client(sender{p}).Gatherer(metrics(s, at, !s.Success))
+	pusher := pushgateway.New(address, "dpo-pipe").Grouping(jobLabel, s.Job).Client(spaced{sender{p}}).Gatherer(metrics(s, at, !s.Success))
 	if s.Success {
 		return bare(pusher.PushContext(ctx))
 	}
