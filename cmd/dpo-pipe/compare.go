@@ -68,19 +68,31 @@ func (a *app) compare(c *cli.Context) error {
 	if err := a.comparePlaces(c, &cfg); err != nil {
 		return err
 	}
+	out, err := a.places(c).within(c.Context, &cfg.Report, "--report")
+	if err != nil {
+		return err
+	}
+	defer out.close()
 	rt, err := a.rt(runtimeOptionsFrom(c))
 	if err != nil {
 		return err
 	}
+	var typed pipeline.Typing
+	if !c.Bool("json") {
+		typed = typing(a.stdout)
+	}
+	all, err := pipeline.Compare(c.Context, cfg, rt, typed)
+	if err != nil {
+		return err
+	}
+	if err := out.push(c.Context); err != nil {
+		return err
+	}
 	if c.Bool("json") {
-		all, err := pipeline.Compare(c.Context, cfg, rt, nil)
-		if err != nil {
-			return err
-		}
 		return a.printJSON(all)
 	}
-	if _, err = pipeline.Compare(c.Context, cfg, rt, typing(a.stdout)); err != nil || cfg.Report == "" {
-		return err
+	if cfg.Report == "" {
+		return nil
 	}
 	_, err = fmt.Fprintf(a.stdout, "\nreport %s\n", filepath.Join(cfg.Report, pipeline.ReportName))
 	return err
@@ -88,9 +100,6 @@ func (a *app) compare(c *cli.Context) error {
 
 // comparePlaces brings what is at URLs to this machine, the cache that a run names included.
 func (a *app) comparePlaces(c *cli.Context, cfg *pipeline.CompareConfig) error {
-	if store.IsURL(cfg.Report) {
-		return &pipeline.FieldError{Field: "--report", Value: store.Redact(cfg.Report), Want: "a run folder of this machine"}
-	}
 	p := a.places(c)
 	if err := p.model(c.Context, &cfg.Model, cfg.ModelFile); err != nil {
 		return err

@@ -71,6 +71,20 @@ func (p *places) out(ctx context.Context, field *string, kind destinationKind) (
 	return d, nil
 }
 
+// within is out for a run that is there and written into; name is what the user calls it.
+func (p *places) within(ctx context.Context, run *string, name string) (*destination, error) {
+	if store.IsURL(*run) {
+		state, err := store.Look(ctx, *run, runOutput.markers...)
+		if err != nil {
+			return nil, err
+		}
+		if state.Marker == "" {
+			return nil, &pipeline.FieldError{Field: name, Value: store.Redact(*run), Want: "a finished run or sweep"}
+		}
+	}
+	return p.out(ctx, run, runOutput)
+}
+
 // hold makes the work folder of a URL, and keeps other processes out of it.
 func (p *places) hold(url string, kind destinationKind) (*destination, error) {
 	if p.err != nil {

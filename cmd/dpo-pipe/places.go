@@ -27,7 +27,7 @@ func storeCacheFlag() cli.Flag {
 
 // takesPlaces reports whether a command has paths that may be URLs.
 func takesPlaces(c *cli.Command) bool {
-	return slices.Contains([]string{"precompute-ref", "train", "eval", "export", "compare", "inspect", "run", "runs"}, c.Name)
+	return slices.Contains([]string{"precompute-ref", "train", "eval", "export", "compare", "inspect", "report", "run", "runs"}, c.Name)
 }
 
 // places are the URLs of one command and where on this machine they are. Inputs are

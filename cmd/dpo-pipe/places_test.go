@@ -204,6 +204,8 @@ func jobOnURLs(t *testing.T) {
 	}
 	must(t, dir, "compare", "--model", "s3://bkt/model", "--policy", "s3://bkt/policies/1", "--held-out", "s3://bkt/runs/1", "--limit", "1", "--max-tokens", "3")
 
+	reportsOnURLs(t, dir)
+
 	// On another machine again, pairs are added: the new ones are run, on what is in the store.
 	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
 	if err := fewPairs(all, two, "75"); err != nil {
@@ -219,6 +221,40 @@ func jobOnURLs(t *testing.T) {
 	}
 	must(t, dir, here...)
 	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://bkt/caches/demo"))
+}
+
+// reportsOnURLs writes into a run in a store.
+func reportsOnURLs(t *testing.T, dir string) {
+	t.Helper()
+	const run, mark = "s3://bkt/runs/1", "marks the completions"
+	reported := func() string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(fetched(t, run), "report.html"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	whole := fetched(t, run)
+	must(t, dir, "compare", "--model", "s3://bkt/model", "--policy", "s3://bkt/policies/1", "--prompt", mark, "--max-tokens", "3", "--report", run)
+	if !strings.Contains(reported(), mark) {
+		t.Error("compare --report left the report as it was")
+	}
+	sameFiles(t, whole, fetched(t, run), "report.html", "completions.json")
+	if out := must(t, dir, "report", run); out != "report "+run+"/report.html\n" {
+		t.Errorf("report says %q", out)
+	}
+	if !strings.Contains(reported(), mark) {
+		t.Error("report lost the completions")
+	}
+	for _, args := range [][]string{
+		{"report", "s3://bkt/runs/none"},
+		{"compare", "--model", "s3://bkt/model", "--policy", "s3://bkt/policies/1", "--prompt", mark, "--report", "s3://bkt/runs/none"},
+	} {
+		if out, code := runs(t, dir, args...); code != exitUsage || !strings.Contains(out, `"s3://bkt/runs/none", want a finished run or sweep`) {
+			t.Errorf("%s: exit %d\n%s", args[0], code, out)
+		}
+	}
 }
 
 // eventFiles are the names of TensorBoard's files, which hold times.
