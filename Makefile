@@ -1,5 +1,5 @@
 # `make help` lists the targets.
-.PHONY: help demo setup build test examples race nocgo fuzz soak slurm lint bench scale clean node versitygw
+.PHONY: help demo setup build test examples race nocgo fuzz soak slurm lint bench scale clean node versitygw fakegcs azurite container
 
 BIN := build/dpo-pipe
 
@@ -56,6 +56,15 @@ node: ## packages of outside readers (Arrow, ONNX Runtime, transformers.js) that
 
 versitygw: ## an S3 server in build/, on which some tests run
 	@go build -C tools/versitygw -o ../../build/versitygw github.com/versity/versitygw/cmd/versitygw
+
+fakegcs: ## a server of Google Cloud Storage's protocol in build/, on which the same tests run
+	@go build -C tools/fakegcs -o ../../build/fake-gcs-server github.com/fsouza/fake-gcs-server
+
+azurite: ## a server of Azure Blob Storage's protocol in build/, for go test -tags azure ./store ./publish ./cmd/dpo-pipe
+	@npm install --silent --no-package-lock --ignore-scripts --prefix build/azurite azurite@3.35.0
+
+container: ## examples/Containerfile built and run with buildah, as root; installs Debian's packages
+	@scripts/container-test.sh
 
 clean: ## remove what was built
 	rm -rf build

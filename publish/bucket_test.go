@@ -19,7 +19,7 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/store/storetest"
 )
 
-// eachBucket runs a test with a place on a server in process, and on a real one.
+// eachBucket runs a test with a place on a server in process, and on servers that others wrote.
 func eachBucket(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("server in process", func(t *testing.T) {
 		backend := s3mem.New()
@@ -34,10 +34,9 @@ func eachBucket(t *testing.T, test func(t *testing.T, url string)) {
 		t.Setenv(store.CacheVariable, t.TempDir())
 		test(t, "s3://bkt/policies")
 	})
-	t.Run("versitygw", func(t *testing.T) {
-		storetest.Start(t, []string{"bkt"})
+	storetest.Each(t, []string{"bkt"}, func(t *testing.T, s *storetest.Server) {
 		t.Setenv(store.CacheVariable, t.TempDir())
-		test(t, "s3://bkt/policies")
+		test(t, s.At("bkt/policies"))
 	})
 }
 

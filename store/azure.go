@@ -5,20 +5,18 @@ package store
 import (
 	"context"
 	"errors"
+	"net/url"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/azureblob" // registers azblob://
+	"gocloud.dev/blob/azureblob"
 )
 
 // openAzure opens a container of Azure Blob Storage as AZURE_STORAGE_ACCOUNT and its
 // companions say.
 func openAzure(ctx context.Context, at location) (*blob.Bucket, error) {
-	url := "azblob://" + at.bucket
-	if len(at.options) > 0 {
-		url += "?" + at.options.Encode()
-	}
-	return blob.OpenBucket(ctx, url)
+	opener := azureblob.URLOpener{MakeClient: azureblob.NewDefaultClient, ServiceURLOptions: *azureblob.NewDefaultServiceURLOptions()}
+	return opener.OpenBucketURL(ctx, &url.URL{Scheme: at.scheme, Host: at.bucket, RawQuery: at.options.Encode()})
 }
 
 // azureStatus is the HTTP status of an answer of Azure.

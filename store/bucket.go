@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -16,7 +17,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"gocloud.dev/blob"
-	"gocloud.dev/gcerrors"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -98,7 +98,7 @@ func (b *Bucket) listed(o *blob.ListObject) Object {
 func (b *Bucket) stat(ctx context.Context, key string) (Object, bool, error) {
 	var a *blob.Attributes
 	err := retry(ctx, func() (err error) { a, err = b.blob.Attributes(ctx, key); return err })
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	if kindOf(err) == NotFound {
 		return Object{}, false, nil
 	}
 	if err != nil {
@@ -149,7 +149,7 @@ func (b *Bucket) Delete(ctx context.Context, name string) error {
 
 func (b *Bucket) remove(ctx context.Context, key string) error {
 	err := retry(ctx, func() error { return b.blob.Delete(ctx, key) })
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	if kindOf(err) == NotFound {
 		return nil
 	}
 	return b.fail("remove", key, err)
@@ -256,7 +256,8 @@ func (b *Bucket) WritePointer(ctx context.Context, name string, data []byte, c C
 		etag, generation = have.etag, have.generation
 	}
 	err := retry(ctx, func() error {
-		return b.blob.WriteAll(ctx, key, data, &blob.WriterOptions{IfNotExist: c.Absent, BeforeWrite: func(as func(any) bool) error {
+		// Not WriteAll: that of Azure panics where the store refuses.
+		return b.blob.Upload(ctx, key, bytes.NewReader(data), &blob.WriterOptions{ContentType: "text/plain; charset=utf-8", IfNotExist: c.Absent, BeforeWrite: func(as func(any) bool) error {
 			var put *transfermanager.UploadObjectInput
 			var handle **storage.ObjectHandle
 			switch {

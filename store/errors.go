@@ -108,6 +108,10 @@ func status(err error) int {
 
 // kindOf tells the kind of an error of a driver.
 func kindOf(err error) Kind {
+	code := status(err)
+	if code == http.StatusUnauthorized || code == http.StatusForbidden {
+		return Denied // of Google's, the driver says that nothing is there
+	}
 	switch gcerrors.Code(err) {
 	case gcerrors.NotFound:
 		return NotFound
@@ -116,13 +120,12 @@ func kindOf(err error) Kind {
 	case gcerrors.AlreadyExists, gcerrors.FailedPrecondition:
 		return Changed
 	}
-	code := status(err)
 	api, coded := errors.AsType[smithy.APIError](err)
 	_, signing := errors.AsType[*noCredentials](err)
 	switch {
 	case signing:
 		return Denied
-	case coded && slices.Contains(deniedCodes, api.ErrorCode()), code == http.StatusUnauthorized, code == http.StatusForbidden:
+	case coded && slices.Contains(deniedCodes, api.ErrorCode()):
 		return Denied
 	case code == http.StatusNotFound:
 		return NotFound

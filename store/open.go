@@ -10,11 +10,13 @@ import (
 	"strconv"
 	"time"
 
+	"cloud.google.com/go/storage"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsretry "github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
+	"github.com/googleapis/gax-go/v2"
 	gcaws "gocloud.dev/aws"
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
@@ -142,7 +144,7 @@ func openGS(ctx context.Context, at location) (*blob.Bucket, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = answerWithin
 	if at.options.Get("anonymous") == "true" || os.Getenv("STORAGE_EMULATOR_HOST") != "" {
-		return gcsblob.OpenBucket(ctx, gcp.NewAnonymousHTTPClient(transport), at.bucket, nil)
+		return boundedGS(gcsblob.OpenBucket(ctx, gcp.NewAnonymousHTTPClient(transport), at.bucket, nil))
 	}
 	credentials, err := gcp.DefaultCredentials(ctx)
 	if err != nil {
@@ -152,5 +154,18 @@ func openGS(ctx context.Context, at location) (*blob.Bucket, error) {
 	if err != nil {
 		return nil, &noCredentials{err}
 	}
-	return gcsblob.OpenBucket(ctx, client, at.bucket, nil)
+	return boundedGS(gcsblob.OpenBucket(ctx, client, at.bucket, nil))
+}
+
+// driverAttempts is how often a driver sends a request: that of S3 three times unless told
+// otherwise, that of Google Cloud Storage for ever.
+const driverAttempts = 3
+
+// boundedGS bounds the attempts of a bucket's driver.
+func boundedGS(b *blob.Bucket, err error) (*blob.Bucket, error) {
+	var client *storage.Client
+	if err == nil && b.As(&client) {
+		client.SetRetry(storage.WithMaxAttempts(driverAttempts), storage.WithBackoff(gax.Backoff{Initial: firstWait, Max: longestWait, Multiplier: 2}))
+	}
+	return b, err
 }

@@ -122,20 +122,23 @@ func sameFiles(t *testing.T, want, got string, skip ...string) {
 // runTimes are files of a run that hold paths or times.
 var runTimes = []string{"config.yaml", "summary.json", "report.html", "trainer_state.json", "metrics.jsonl", "evaluation.json"}
 
-// TestStores does a whole job on URLs, and the same on paths; the results are the same.
-func TestStores(t *testing.T) {
+// eachStore runs a test in a bucket of a server in this process, and of servers that others wrote.
+// at is the URL of a key.
+func eachStore(t *testing.T, test func(t *testing.T, at func(key string) string)) {
 	t.Run("server in process", func(t *testing.T) {
 		storeServer(t, nil)
-		jobOnURLs(t)
+		test(t, func(key string) string { return "s3://bkt/" + key })
 	})
-	t.Run("versitygw", func(t *testing.T) {
-		storetest.Start(t, []string{"bkt"})
+	storetest.Each(t, []string{"bkt"}, func(t *testing.T, s *storetest.Server) {
 		t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
-		jobOnURLs(t)
+		test(t, func(key string) string { return s.At("bkt/" + key) })
 	})
 }
 
-func jobOnURLs(t *testing.T) {
+// TestStores does a whole job on URLs, and the same on paths; the results are the same.
+func TestStores(t *testing.T) { eachStore(t, jobOnURLs) }
+
+func jobOnURLs(t *testing.T, at func(key string) string) {
 	dir := t.TempDir()
 	if err := demo.WriteTo(dir); err != nil {
 		t.Fatal(err)
@@ -154,35 +157,35 @@ func jobOnURLs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	push(filepath.Join(dir, demo.ModelDir), "s3://bkt/model")
-	push(data, "s3://bkt/data")
+	push(filepath.Join(dir, demo.ModelDir), at("model"))
+	push(data, at("data"))
 
 	precompute := []string{"precompute-ref", "--part-pairs", "30", "--threads", "1"}
 	here := append(slices.Clone(precompute), "--model", demo.ModelDir, "--data", "data/*.jsonl", "--out", "cache")
-	there := append(slices.Clone(precompute), "--model", "s3://bkt/model", "--data", "s3://bkt/data/*.jsonl", "--out", "s3://bkt/caches/demo")
+	there := append(slices.Clone(precompute), "--model", at("model"), "--data", at("data/*.jsonl"), "--out", at("caches/demo"))
 	must(t, dir, here...)
-	if out := must(t, dir, there...); !strings.Contains(out, "in s3://bkt/caches/demo (") {
+	if out := must(t, dir, there...); !strings.Contains(out, "in "+at("caches/demo")+" (") {
 		t.Errorf("the result does not name the URL:\n%s", out)
 	}
-	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://bkt/caches/demo"))
+	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, at("caches/demo")))
 
 	train := []string{"train", "--epochs", "1", "--eval-frac", "0.3", "--engine", "gonum", "--rank", "4", "--save-every", "2"}
 	must(t, dir, append(slices.Clone(train), "--cache", "cache", "--out", "run")...)
-	out := must(t, dir, append(slices.Clone(train), "--cache", "s3://bkt/caches/demo", "--out", "s3://bkt/runs/1")...)
-	if !strings.Contains(out, "checkpoint s3://bkt/runs/1/last") {
+	out := must(t, dir, append(slices.Clone(train), "--cache", at("caches/demo"), "--out", at("runs/1"))...)
+	if !strings.Contains(out, "checkpoint "+at("runs/1/last")) {
 		t.Errorf("the result does not name the URL:\n%s", out)
 	}
-	sameFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://bkt/runs/1"), append(slices.Clone(runTimes), eventFiles(t, filepath.Join(dir, "run"), fetched(t, "s3://bkt/runs/1"))...)...)
-	if config, err := os.ReadFile(filepath.Join(fetched(t, "s3://bkt/runs/1"), "config.yaml")); err != nil || !strings.Contains(string(config), "cache: s3://bkt/caches/demo\n") {
+	sameFiles(t, filepath.Join(dir, "run"), fetched(t, at("runs/1")), append(slices.Clone(runTimes), eventFiles(t, filepath.Join(dir, "run"), fetched(t, at("runs/1")))...)...)
+	if config, err := os.ReadFile(filepath.Join(fetched(t, at("runs/1")), "config.yaml")); err != nil || !strings.Contains(string(config), "cache: "+at("caches/demo")+"\n") {
 		t.Errorf("the settings name another cache: %v\n%s", err, config)
 	}
 
 	must(t, dir, "export", "--checkpoint", "run/best", "--model", demo.ModelDir, "--out", "policy")
 	// Another machine has nothing but the URLs, the run's settings those of the cache.
 	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
-	must(t, dir, "export", "--checkpoint", "s3://bkt/runs/1/best", "--model", "s3://bkt/model/model.onnx", "--out", "s3://bkt/policies/1")
-	sameFiles(t, filepath.Join(dir, "policy"), fetched(t, "s3://bkt/policies/1"), "trainer_state.json", "SHA256SUMS") // which names cache and run, and its sum
-	if out, code := runs(t, dir, "export", "--checkpoint", "s3://bkt/runs/1/best", "--model", "s3://bkt/model", "--out", "s3://bkt/policies/1"); code != exitUsage || !strings.Contains(out, "s3://bkt/policies/1") {
+	must(t, dir, "export", "--checkpoint", at("runs/1/best"), "--model", at("model/model.onnx"), "--out", at("policies/1"))
+	sameFiles(t, filepath.Join(dir, "policy"), fetched(t, at("policies/1")), "trainer_state.json", "SHA256SUMS") // which names cache and run, and its sum
+	if out, code := runs(t, dir, "export", "--checkpoint", at("runs/1/best"), "--model", at("model"), "--out", at("policies/1")); code != exitUsage || !strings.Contains(out, at("policies/1")) {
 		t.Errorf("over a policy: exit %d\n%s", code, out)
 	}
 
@@ -190,21 +193,21 @@ func jobOnURLs(t *testing.T) {
 		Cache      string `json:"cache"`
 		Checkpoint string `json:"checkpoint"`
 	}
-	stdout, err := command(context.Background(), t, dir, "eval", "--cache", "s3://bkt/caches/demo", "--checkpoint", "s3://bkt/runs/1/last", "--engine", "gonum", "--json").Output()
+	stdout, err := command(context.Background(), t, dir, "eval", "--cache", at("caches/demo"), "--checkpoint", at("runs/1/last"), "--engine", "gonum", "--json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(stdout, &eval); err != nil || eval.Cache != "s3://bkt/caches/demo" {
+	if err := json.Unmarshal(stdout, &eval); err != nil || eval.Cache != at("caches/demo") {
 		t.Errorf("eval names cache %q, %v", eval.Cache, err)
 	}
-	for url, kind := range map[string]string{"s3://bkt/caches/demo": "reference cache", "s3://bkt/runs/1": "run", "s3://bkt/runs/1/best": "checkpoint", "s3://bkt/policies/1": "model", "s3://bkt/data/1.jsonl": "data"} {
+	for url, kind := range map[string]string{at("caches/demo"): "reference cache", at("runs/1"): "run", at("runs/1/best"): "checkpoint", at("policies/1"): "model", at("data/1.jsonl"): "data"} {
 		if out := must(t, dir, "inspect", url); !strings.Contains(out, ": "+kind+"\n") {
 			t.Errorf("inspect %s:\n%s", url, out)
 		}
 	}
-	must(t, dir, "compare", "--model", "s3://bkt/model", "--policy", "s3://bkt/policies/1", "--held-out", "s3://bkt/runs/1", "--limit", "1", "--max-tokens", "3")
+	must(t, dir, "compare", "--model", at("model"), "--policy", at("policies/1"), "--held-out", at("runs/1"), "--limit", "1", "--max-tokens", "3")
 
-	reportsOnURLs(t, dir)
+	reportsOnURLs(t, dir, at)
 
 	// On another machine again, pairs are added: the new ones are run, on what is in the store.
 	t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
@@ -214,19 +217,20 @@ func jobOnURLs(t *testing.T) {
 	if err := os.Remove(one); err != nil {
 		t.Fatal(err)
 	}
-	push(data, "s3://bkt/more")
-	there[slices.Index(there, "s3://bkt/data/*.jsonl")] = "s3://bkt/more/2.jsonl"
+	push(data, at("more"))
+	there[slices.Index(there, at("data/*.jsonl"))] = at("more/2.jsonl")
 	if out := must(t, dir, there...); !strings.Contains(out, "60 pairs reused, 15 computed, 0 dropped") {
 		t.Errorf("the update:\n%s", out)
 	}
 	must(t, dir, here...)
-	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, "s3://bkt/caches/demo"))
+	sameFiles(t, filepath.Join(dir, "cache"), fetched(t, at("caches/demo")))
 }
 
 // reportsOnURLs writes into a run in a store.
-func reportsOnURLs(t *testing.T, dir string) {
+func reportsOnURLs(t *testing.T, dir string, at func(key string) string) {
 	t.Helper()
-	const run, mark = "s3://bkt/runs/1", "marks the completions"
+	const mark = "marks the completions"
+	run, model, policy := at("runs/1"), at("model"), at("policies/1")
 	reported := func() string {
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join(fetched(t, run), "report.html"))
@@ -236,7 +240,7 @@ func reportsOnURLs(t *testing.T, dir string) {
 		return string(text)
 	}
 	whole := fetched(t, run)
-	must(t, dir, "compare", "--model", "s3://bkt/model", "--policy", "s3://bkt/policies/1", "--prompt", mark, "--max-tokens", "3", "--report", run)
+	must(t, dir, "compare", "--model", model, "--policy", policy, "--prompt", mark, "--max-tokens", "3", "--report", run)
 	if !strings.Contains(reported(), mark) {
 		t.Error("compare --report left the report as it was")
 	}
@@ -247,11 +251,12 @@ func reportsOnURLs(t *testing.T, dir string) {
 	if !strings.Contains(reported(), mark) {
 		t.Error("report lost the completions")
 	}
+	none := at("runs/none")
 	for _, args := range [][]string{
-		{"report", "s3://bkt/runs/none"},
-		{"compare", "--model", "s3://bkt/model", "--policy", "s3://bkt/policies/1", "--prompt", mark, "--report", "s3://bkt/runs/none"},
+		{"report", none},
+		{"compare", "--model", model, "--policy", policy, "--prompt", mark, "--report", none},
 	} {
-		if out, code := runs(t, dir, args...); code != exitUsage || !strings.Contains(out, `"s3://bkt/runs/none", want a finished run or sweep`) {
+		if out, code := runs(t, dir, args...); code != exitUsage || !strings.Contains(out, "want a finished run or sweep") {
 			t.Errorf("%s: exit %d\n%s", args[0], code, out)
 		}
 	}
@@ -330,8 +335,9 @@ func TestWhatIsFetchedOfAModel(t *testing.T) {
 
 // TestJobOnURLs runs a job whose model, data and place are in a store, twice with pairs
 // added, and goes back.
-func TestJobOnURLs(t *testing.T) {
-	storeServer(t, nil)
+func TestJobOnURLs(t *testing.T) { eachStore(t, publishOnURLs) }
+
+func publishOnURLs(t *testing.T, at func(key string) string) {
 	dir, data := t.TempDir(), t.TempDir()
 	if err := demo.WriteTo(dir); err != nil {
 		t.Fatal(err)
@@ -347,16 +353,14 @@ func TestJobOnURLs(t *testing.T) {
 		if err := fewPairs(filepath.Join(dir, demo.DataFile), filepath.Join(data, "pairs.jsonl"), n); err != nil {
 			t.Fatal(err)
 		}
-		push(data, "s3://bkt/data")
+		push(data, at("data"))
 	}
-	push(filepath.Join(dir, demo.ModelDir), "s3://bkt/model")
+	push(filepath.Join(dir, demo.ModelDir), at("model"))
 	pairs("80")
-	const text = `
-model: s3://bkt/model
-data: s3://bkt/data/*.jsonl
+	text := "model: " + at("model") + "\ndata: " + at("data/*.jsonl") + `
 cache: {part_pairs: 16}
 train: {beta: 0.5, epochs: 2, eval_frac: 0.2}
-publish: {to: 's3://bkt/policies'}
+publish: {to: '` + at("policies") + `'}
 `
 	if err := os.WriteFile(filepath.Join(dir, "job.yaml"), []byte(text), 0o666); err != nil {
 		t.Fatal(err)
@@ -364,7 +368,7 @@ publish: {to: 's3://bkt/policies'}
 	if out := must(t, dir, "run", "job.yaml"); !strings.Contains(out, ": published") {
 		t.Fatalf("the first run:\n%s", out)
 	}
-	first := must(t, dir, "inspect", "s3://bkt/policies/current")
+	first := must(t, dir, "inspect", at("policies/current"))
 	if !strings.Contains(first, ": model\n") {
 		t.Errorf("the published policy:\n%s", first)
 	}
@@ -380,7 +384,7 @@ publish: {to: 's3://bkt/policies'}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"s3://bkt/model", "s3://bkt/data/*.jsonl", "s3://bkt/policies"} {
+	for _, want := range []string{at("model"), at("data/*.jsonl"), at("policies")} {
 		if !strings.Contains(string(config), want) {
 			t.Errorf("config.yaml of a run does not name %s:\n%s", want, config)
 		}
@@ -398,10 +402,10 @@ publish: {to: 's3://bkt/policies'}
 			t.Errorf("with 20 pairs more, %q is not said:\n%s", want, out)
 		}
 	}
-	if out := must(t, dir, "rollback", "s3://bkt/policies"); !strings.HasPrefix(out, "rolled back s3://bkt/policies from ") {
+	if out := must(t, dir, "rollback", at("policies")); !strings.HasPrefix(out, "rolled back "+at("policies")+" from ") {
 		t.Errorf("rollback:\n%s", out)
 	}
-	if again := must(t, dir, "inspect", "s3://bkt/policies/current"); again != first {
+	if again := must(t, dir, "inspect", at("policies/current")); again != first {
 		t.Errorf("behind the rollback:\n%s\nwant what was published first:\n%s", again, first)
 	}
 	for key, more := range map[string]string{

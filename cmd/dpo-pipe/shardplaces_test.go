@@ -14,7 +14,6 @@ import (
 
 	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 	"github.com/dpo-pipe/dpo-pipe/store"
-	"github.com/dpo-pipe/dpo-pipe/store/storetest"
 )
 
 // splitPass is a pass in shards at a URL, each on a machine of its own, and the same of one
@@ -94,27 +93,19 @@ func (p *splitPass) same() {
 
 // TestShardsInStores splits a pass among machines that have a bucket in common.
 func TestShardsInStores(t *testing.T) {
-	t.Run("server in process", func(t *testing.T) {
-		storeServer(t, nil)
-		shardsInStore(newSplitPass(t, "s3://bkt/caches/split"))
-	})
-	t.Run("versitygw", func(t *testing.T) {
-		storetest.Start(t, []string{"bkt"})
-		t.Setenv("DPO_PIPE_STORE_CACHE", t.TempDir())
-		shardsInStore(newSplitPass(t, "s3://bkt/caches/split"))
-	})
+	eachStore(t, func(t *testing.T, at func(key string) string) { shardsInStore(newSplitPass(t, at("caches/split"))) })
 }
 
 func shardsInStore(p *splitPass) {
 	t := p.t
-	p.ends(p.join())(exitFailed, `"s3://bkt/caches/split" holds neither a cache nor shards of one`)
+	p.ends(p.join())(exitFailed, `"`+p.url+`" holds neither a cache nor shards of one`)
 	must(t, p.dir, append(slices.Clone(p.args), "--out", p.url, "--shards", "3", "--dry-run")...)
 	if names := p.objects(); len(names) > 0 {
 		t.Fatalf("nothing was run, and there is %v", names)
 	}
-	p.ends(p.shard("2"))(exitDone, "in s3://bkt/caches/split/shards/shard-00002-of-00003 (")
+	p.ends(p.shard("2"))(exitDone, "in "+p.url+"/shards/shard-00002-of-00003 (")
 	p.ends(p.shard("0"))(exitDone, "cached 16 pairs of 40 rows")
-	p.ends(p.join())(exitFailed, `cache "s3://bkt/caches/split" lacks some of its 3 shards; missing: 1`)
+	p.ends(p.join())(exitFailed, `cache "`+p.url+`" lacks some of its 3 shards; missing: 1`)
 	p.ends(p.join("--shards", "4"))(exitFailed, "missing: 0,1,2,3")
 	out, code := runs(t, p.dir, append(slices.Clone(p.args), "--out", p.url)...)
 	p.ends(out, code)(exitUsage, `that one holds "shards/shard-00000-of-00003/`)
@@ -130,16 +121,16 @@ func shardsInStore(p *splitPass) {
 	for i := range outs {
 		p.ends(outs[i], codes[i])(exitDone, "shard-00001-of-00003")
 	}
-	p.ends(p.shard("1"))(exitDone, "nothing left to do for shard 1 of 3: s3://bkt/caches/split/shards/shard-00001-of-00003 has its pairs")
+	p.ends(p.shard("1"))(exitDone, "nothing left to do for shard 1 of 3: "+p.url+"/shards/shard-00001-of-00003 has its pairs")
 	p.ends(p.shard("1", "--max-length", "99"))(exitUsage, "stale max_length")
 
-	p.ends(p.join("--keep-shards", "--model", demo.ModelDir, "--data", "few.jsonl"))(exitDone, "joined 3 shards: 40 pairs of 40 rows in s3://bkt/caches/split (")
+	p.ends(p.join("--keep-shards", "--model", demo.ModelDir, "--data", "few.jsonl"))(exitDone, "joined 3 shards: 40 pairs of 40 rows in "+p.url+" (")
 	if names := p.objects(); !slices.Contains(names, "shards/shard-00001-of-00003/manifest.json") || !slices.Contains(names, "manifest.json") {
 		t.Fatalf("of cache and shards there is %v", names)
 	}
-	p.ends(p.join())(exitDone, "nothing left to do: s3://bkt/caches/split holds its 40 pairs")
+	p.ends(p.join())(exitDone, "nothing left to do: "+p.url+" holds its 40 pairs")
 	p.same()
-	p.ends(p.shard("1"))(exitDone, "nothing left to do for shard 1 of 3: s3://bkt/caches/split has its pairs")
+	p.ends(p.shard("1"))(exitDone, "nothing left to do for shard 1 of 3: "+p.url+" has its pairs")
 	p.same()
 	p.ends(p.shard("1", "--max-length", "99"))(exitUsage, "a split pass makes a new cache and updates none")
 	out, code = runs(t, p.dir, append(slices.Clone(p.args), "--out", p.url)...)

@@ -1,5 +1,6 @@
-// Package storetest starts a real S3 server for tests: versitygw, on a folder of this
-// machine, in a process of its own.
+// Package storetest starts real servers of stores for tests, on this machine, each in a process
+// of its own: versitygw for s3://, fake-gcs-server for gs://, Azurite for azblob:// (with the build
+// tag azure).
 package storetest
 
 import (
@@ -9,64 +10,84 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
 
-// RequireVariable, set to 1, makes a server that can't be built fail the tests instead of
-// skipping them.
-const RequireVariable = "DPO_PIPE_REQUIRE_S3"
-
-// AccessKey and Secret are the server's one account.
-const (
-	AccessKey = "storetest"
-	Secret    = "storetest-secret"
-)
-
-// A Server is a running versitygw.
+// A Server is a running server.
 type Server struct {
+	// Name is the program's.
+	Name string
 	// URL is where it answers.
 	URL string
-	// Folder holds a folder for each bucket.
+	// Folder holds a folder for each bucket of versitygw.
 	Folder string
+
+	scheme string
 }
 
-// Start runs a server with these buckets until the test ends, and names it in the test's
-// environment. The program is the one that `make versitygw` builds, or is built now where the
-// tests require it. flags are the server's own.
-func Start(t *testing.T, buckets []string, flags ...string) *Server {
+// At is the URL of a bucket and a key in it.
+func (s *Server) At(place string) string { return s.scheme + "://" + place }
+
+// Each runs a test on a server of every kind that has these buckets and is named in the test's
+// environment. What is not built is skipped, or built where the tests require it.
+func Each(t *testing.T, buckets []string, test func(t *testing.T, s *Server)) {
+	t.Run("versitygw", func(t *testing.T) { test(t, Start(t, buckets)) })
+	t.Run("fake-gcs-server", func(t *testing.T) { test(t, StartGS(t, buckets)) })
+	t.Run("azurite", func(t *testing.T) { test(t, startAzure(t, buckets)) })
+}
+
+// Objects lists the keys in a bucket as the server has them: not through the code under test.
+func (s *Server) Objects(t *testing.T, bucket string) (keys []string) {
 	t.Helper()
-	s := &Server{Folder: t.TempDir()}
-	for _, name := range buckets {
-		if err := os.Mkdir(filepath.Join(s.Folder, name), 0o777); err != nil {
-			t.Fatal(err)
-		}
+	for key := range s.objects(t, bucket) {
+		keys = append(keys, key)
 	}
-	s.serve(t, flags...)
-	return s
+	slices.Sort(keys)
+	return keys
 }
 
-// Serve runs another server on the same buckets, with other flags, and names that in the
-// test's environment.
-func (s *Server) Serve(t *testing.T, flags ...string) *Server {
+// Written is a text that is another one each time that an object is written.
+func (s *Server) Written(t *testing.T, bucket, key string) string {
 	t.Helper()
-	other := &Server{Folder: s.Folder}
-	other.serve(t, flags...)
-	return other
+	text, there := s.objects(t, bucket)[key]
+	if !there {
+		t.Fatalf("bucket %s of %s has no object %q", bucket, s.Name, key)
+	}
+	return text
 }
 
-func (s *Server) serve(t *testing.T, flags ...string) {
+// objects is by key when an object was written.
+func (s *Server) objects(t *testing.T, bucket string) map[string]string {
 	t.Helper()
-	exe := program(t)
-	address := freeAddress(t)
-	// Metadata goes to files beside the objects: not every file system has attributes for it.
-	sidecar := filepath.Join(filepath.Dir(s.Folder), "metadata-"+filepath.Base(s.Folder))
-	if err := os.MkdirAll(sidecar, 0o777); err != nil {
+	list := map[string]func(*Server, string) (map[string]string, error){"s3": objectsS3, "gs": objectsGS, "azblob": objectsAzure}
+	objects, err := list[s.scheme](s, bucket)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(sidecar) })
-	args := append([]string{"--port", address, "--access", AccessKey, "--secret", Secret, "--quiet"}, flags...)
-	cmd := exec.Command(exe, append(args, "posix", "--sidecar", sidecar, s.Folder)...)
+	return objects
+}
+
+// A program is a server that a module below tools/ builds.
+type program struct {
+	// name is of the program, of its folder below tools/ too; path is its package.
+	name, folder, path string
+	// require is a variable that, set to 1, makes a server that can't be built fail the tests
+	// instead of skipping them.
+	require string
+}
+
+// run starts the program until the test ends, and returns when something answers at address.
+func (p program) run(t *testing.T, address string, args ...string) {
+	t.Helper()
+	run(t, p.name, p.file(t), address, args...)
+}
+
+// run starts a program until the test ends, and returns when something answers at address.
+func run(t *testing.T, name, exe, address string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(exe, args...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
@@ -78,23 +99,16 @@ func (s *Server) serve(t *testing.T, flags ...string) {
 		_ = cmd.Process.Kill() // it may have ended
 		<-ended
 		if t.Failed() {
-			t.Logf("versitygw wrote:\n%s", &output)
+			t.Logf("%s wrote:\n%s", name, &output)
 		}
 	})
-	if err := waitFor(address, ended); err != nil {
+	if err := waitFor(name, address, ended); err != nil {
 		t.Fatal(err)
-	}
-	s.URL = "http://" + address
-	for name, value := range map[string]string{
-		"AWS_ENDPOINT_URL": s.URL, "AWS_ACCESS_KEY_ID": AccessKey, "AWS_SECRET_ACCESS_KEY": Secret, "AWS_SESSION_TOKEN": "",
-		"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-	} {
-		t.Setenv(name, value)
 	}
 }
 
 // waitFor returns when the server answers, or with an error when it ended or did not in time.
-func waitFor(address string, ended chan error) error {
+func waitFor(name, address string, ended chan error) error {
 	deadline := time.After(time.Minute)
 	for {
 		conn, err := net.Dial("tcp", address)
@@ -104,9 +118,9 @@ func waitFor(address string, ended chan error) error {
 		select {
 		case err := <-ended:
 			ended <- err
-			return errors.Join(errors.New("versitygw ended"), err)
+			return errors.Join(errors.New(name+" ended"), err)
 		case <-deadline:
-			return errors.Join(errors.New("versitygw does not answer"), err)
+			return errors.Join(errors.New(name+" does not answer"), err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -122,33 +136,40 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// program is the path of versitygw.
-func program(t *testing.T) string {
+// file is the path of the program.
+func (p program) file(t *testing.T) string {
 	t.Helper()
-	root, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for !exists(filepath.Join(root, "tools", "versitygw")) {
-		above := filepath.Dir(root)
-		if above == root {
-			t.Fatal("no folder tools/versitygw above the test's")
-		}
-		root = above
-	}
-	exe := filepath.Join(root, "build", "versitygw")
+	root := root(t)
+	exe := filepath.Join(root, "build", p.name)
 	if exists(exe) {
 		return exe
 	}
-	if os.Getenv(RequireVariable) != "1" {
-		t.Skipf("%s is not there: run `make versitygw`, or set %s=1 to have it built", exe, RequireVariable)
+	if os.Getenv(p.require) != "1" {
+		t.Skipf("%s is not there: run `make %s`, or set %s=1 to have it built", exe, p.folder, p.require)
 	}
-	build := exec.Command("go", "build", "-o", exe, "github.com/versity/versitygw/cmd/versitygw")
-	build.Dir = filepath.Join(root, "tools", "versitygw")
+	build := exec.Command("go", "build", "-o", exe, p.path)
+	build.Dir = filepath.Join(root, "tools", p.folder)
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build versitygw: %v\n%s", err, out)
+		t.Fatalf("build %s: %v\n%s", p.name, err, out)
 	}
 	return exe
+}
+
+// root is the folder of the clone.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !exists(filepath.Join(dir, "tools", versitygw.folder)) {
+		above := filepath.Dir(dir)
+		if above == dir {
+			t.Fatal("no folder tools above the test's")
+		}
+		dir = above
+	}
+	return dir
 }
 
 func exists(path string) bool {
