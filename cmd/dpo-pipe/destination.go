@@ -48,6 +48,8 @@ type destination struct {
 	// work is the folder that is held, folder the one in it that the URL will hold.
 	work, folder string
 	lock         *lockfile.Lock
+	// guard holds the URL, too; nil where nobody else is kept out of that.
+	guard *store.Lock
 }
 
 // out makes a work folder of the URL in field, and puts it there. For a path of this
@@ -108,12 +110,16 @@ func (p *places) hold(url string, kind destinationKind) (*destination, error) {
 // shownURL is the URL as results and errors name it, without options.
 func shownURL(url string) string { return store.Parent(url) + "/" + store.Base(url) }
 
-// close gives the work folder free.
+// close gives the work folder free, and the URL.
 func (d *destination) close() error {
 	if d == nil {
 		return nil
 	}
-	return d.lock.Release()
+	var err error
+	if d.guard != nil {
+		err = d.guard.Release()
+	}
+	return errors.Join(err, d.lock.Release())
 }
 
 // prepare brings the work folder to what the URL holds. Work that is not pushed yet stays,

@@ -27,7 +27,6 @@ type kept struct {
 	runs   *keptRuns             // nil: the runs are folders of this machine
 	caches map[string]*keptCache // by folder
 	held   []*destination
-	locks  []*store.Lock
 }
 
 // open holds what the config names by URL, and writes work folders for it.
@@ -76,15 +75,10 @@ func (k *kept) hold(ctx context.Context, key string, field *string, kind destina
 	d.field = key
 	k.held = append(k.held, d)
 	k.places.shown[d.folder], *field = shownURL(url), d.folder
-	if !k.writes {
-		return d, nil
+	if k.writes {
+		d.guard, err = store.Acquire(ctx, url)
 	}
-	lock, err := store.Acquire(ctx, url)
-	if err != nil {
-		return nil, busy(url, err)
-	}
-	k.locks = append(k.locks, lock)
-	return d, nil
+	return d, busy(url, err)
 }
 
 // busy says of a place that is held that the job is at work.
@@ -108,9 +102,9 @@ func (k *kept) cache(ctx context.Context, field *string) error {
 // Guard implements job.Kept.
 func (k *kept) Guard(ctx context.Context) (context.Context, context.CancelFunc) {
 	var stops []context.CancelFunc
-	for _, l := range k.locks {
+	for _, d := range k.held {
 		var stop context.CancelFunc
-		ctx, stop = l.Guard(ctx)
+		ctx, stop = d.guard.Guard(ctx)
 		stops = append(stops, stop)
 	}
 	return ctx, func() {
@@ -149,19 +143,20 @@ func (k *kept) Bring(ctx context.Context, file string) error {
 
 // Save implements job.Kept. Nothing is written under a lock that is lost.
 func (k *kept) Save(ctx context.Context, file string) error {
-	for _, l := range k.locks {
-		if err := l.Renew(ctx); err != nil {
+	if c := k.caches[file]; c != nil {
+		if err := c.guard.Renew(ctx); err != nil {
 			return err
 		}
-	}
-	if c := k.caches[file]; c != nil {
 		return c.save(ctx)
 	}
 	name, elsewhere := k.name(file)
-	switch {
-	case !elsewhere || !isThere(file):
+	if !elsewhere || !isThere(file) {
 		return nil
-	case strings.Contains(name, "/"):
+	}
+	if err := k.runs.guard.Renew(ctx); err != nil {
+		return err
+	}
+	if strings.Contains(name, "/") {
 		return k.runs.saveOutcome(ctx, name)
 	}
 	return k.runs.saveRecord(ctx, name)
@@ -181,9 +176,6 @@ func (k *kept) Named(text string) string { return k.places.name(text) }
 
 // Close implements job.Kept.
 func (k *kept) Close() (err error) {
-	for _, l := range k.locks {
-		err = errors.Join(err, l.Release())
-	}
 	for _, d := range k.held {
 		err = errors.Join(err, d.close())
 	}

@@ -257,6 +257,7 @@ func daysInABucket(t *testing.T, w *keptWorld) {
 	if want := []string{"published", "published", "unchanged", "published"}; !slices.Equal(told, want) {
 		t.Fatalf("the runs are %q, want %q", told, want)
 	}
+	w.runsKeep(all)
 	second := "s3://bkt/job/runs/" + all[1].ID
 	w.says(exitDone, []string{"inspect", "s3://bkt/job/cache"}, ": reference cache")
 	w.says(exitDone, []string{"eval", "--cache", "s3://bkt/job/cache", "--checkpoint", second + "/train/last"}, "held-out pairs")
@@ -272,6 +273,25 @@ func daysInABucket(t *testing.T, w *keptWorld) {
 	for _, name := range objects(t, "job/") {
 		if strings.Contains(name, ".dpo-pipe-") || strings.Contains(name, "/policy/") {
 			t.Errorf("%s is left", name)
+		}
+	}
+}
+
+// runsKeep wants runs.keep to remove what the oldest run trained, which no newer one uses, and no
+// record.
+func (w *keptWorld) runsKeep(all []job.Result) {
+	w.t.Helper()
+	was := w.text
+	w.text = strings.Replace(was, "/job/runs'}", "/job/runs', keep: 2}", 1)
+	w.says(exitDone, []string{"run", "job.yaml"}, ": unchanged")
+	w.text = was
+	for i, want := range []bool{false, true} {
+		run := "job/runs/" + all[i].ID
+		if got := len(objects(w.t, run+"/train/")) > 0; got != want {
+			w.t.Errorf("what run %d trained is there: %v, want %v", i, got, want)
+		}
+		if len(objects(w.t, run+"/result.json")) != 1 {
+			w.t.Errorf("run %d has no record", i)
 		}
 	}
 }
@@ -532,18 +552,26 @@ func TestAJobInABucketOnOneMachine(t *testing.T) {
 	}
 }
 
-// TestTimeUpInABucket ends starts after a while until the job is done: each leaves what it did to
-// the next, on another machine.
+// TestTimeUpInABucket ends the start of a sweep when its time is up. The next one, on another
+// machine, goes on with the run; those behind take the sweep, then the policy, from the bucket.
 func TestTimeUpInABucket(t *testing.T) {
-	w := newKeptWorld(t)
+	w := newKeptWorld(t, "beta: 0.5, ", "", "eval_frac: 0.2}", "eval_frac: 0.2, sweep: {beta: [0.2, 0.5]}}")
+	run := []string{"run", "job.yaml"}
 	w.grow("80")
-	w.says(exitTimeUp, []string{"run", "job.yaml", "--max-duration", "1ns"}, ": time up")
+	w.says(exitTimeUp, append(slices.Clone(run), "--max-duration", "1ns"), ": time up")
 	all := w.history()
 	if len(all) != 1 || all[0].Status != job.TimeUp {
 		t.Fatalf("the runs are %+v", all)
 	}
-	w.says(exitDone, []string{"run", "job.yaml"}, "run "+all[0].ID+": published")
+	w.says(exitDone, run, "run "+all[0].ID+": published")
 	w.same()
+	w.text = strings.Replace(w.text, "publish: {to: 's3://bkt/policies'}\n", "", 1)
+	w.says(exitDone, run, ": done", "train       reused", "evaluate    reused", "export      ran")
+	policy := everything(t, fetched(t, "s3://bkt/job/runs/"+w.history()[1].ID+"/policy"))
+	if want := policyFiles(t, w.dir); len(policy) == 0 || policy["model.onnx"] != want["model.onnx"] {
+		t.Errorf("the policy that is published nowhere has %d files, and not the published model", len(policy))
+	}
+	w.says(exitDone, run, ": unchanged", "export      reused")
 }
 
 // TestARunThatLosesItsLock ends, and writes no more.
