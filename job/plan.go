@@ -49,7 +49,11 @@ func MakePlan(ctx context.Context, cfg Config, opt Options) (Plan, error) {
 	if err != nil {
 		return p, err
 	}
-	if version := x.publishedBefore(trained); version != "" {
+	version, err := x.publishedBefore(trained)
+	if err != nil {
+		return p, err
+	}
+	if version != "" {
 		for _, name := range []string{StageTrain, StageEvaluate, StageGates, StageExport, StagePublish} {
 			p.add(name, "skip", "version "+version+" was made from the same")
 		}
@@ -65,7 +69,7 @@ func MakePlan(ctx context.Context, cfg Config, opt Options) (Plan, error) {
 		return p, nil
 	}
 	p.add(StageTrain, "reuse", "cache and settings are those of run "+m.run())
-	return p, x.planReused(&p, m)
+	return p, x.planReused(ctx, &p, m)
 }
 
 func (p *Plan) add(name, action, why string) {
@@ -141,11 +145,11 @@ func (x *execution) planEnd(p *Plan, export, why string) {
 }
 
 // planReused says what becomes of what follows a training that an earlier run has.
-func (x *execution) planReused(p *Plan, trained made) (err error) {
+func (x *execution) planReused(ctx context.Context, p *Plan, trained made) (err error) {
 	if x.trained, err = handedOver(x.output(trained)); err != nil {
 		return err
 	}
-	_, against, err := x.against()
+	_, against, err := x.against(ctx)
 	if err != nil {
 		return err
 	}
