@@ -104,11 +104,11 @@ func (g *Gates) beside(r *pipeline.EvalResult) (Gate, error) {
 	return Gate{}, fmt.Errorf("job: %s can't be judged: there is no test of %s", key, g.Accuracy)
 }
 
-// newPairs is the gate that is judged before training.
-func (g *Gates) newPairs(n int64) Gate {
+// newPairs is the gate that is judged before training; since says from where on n is counted.
+func (g *Gates) newPairs(n int64, since string) Gate {
 	return Gate{
 		"gates.min_new_pairs", n >= g.MinNewPairs,
-		fmt.Sprintf("%d pairs are new since the last published run, want at least %d", n, g.MinNewPairs),
+		fmt.Sprintf("%d pairs are new since %s, want at least %d", n, since, g.MinNewPairs),
 	}
 }
 

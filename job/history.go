@@ -3,16 +3,18 @@ package job
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 )
 
 // History lists the runs recorded in a folder, the oldest first. A run whose process was
-// killed is Interrupted: held, asked behind the records, says whether one is at work.
+// killed is Interrupted: held, asked behind the records, says whether one is at work. One whose
+// record can't be read is Damaged.
 func History(runs string, held func() (bool, error)) ([]*Result, error) {
 	all, err := readRuns(runs)
 	if err != nil || len(all) == 0 {
@@ -29,13 +31,16 @@ func History(runs string, held func() (bool, error)) ([]*Result, error) {
 }
 
 // LastSuccess is when the newest run without an error ended, by the records in a folder; the zero
-// time where there was none.
+// time where there was none. The error is that of a newer record which is damaged.
 func LastSuccess(runs string) (time.Time, error) {
 	all, err := readRuns(runs)
 	if err != nil {
 		return time.Time{}, err
 	}
 	for _, r := range slices.Backward(all) {
+		if r.Status == Damaged {
+			return time.Time{}, errors.New(r.Reason)
+		}
 		if r.Status.ended() && r.Status != Refused {
 			return r.Finished, nil
 		}
@@ -43,18 +48,18 @@ func LastSuccess(runs string) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// changedKeys lists the keys whose value differs from that in the config.yaml at path; none
-// where there is no such file.
-func changedKeys(path string, c *Config) ([]string, error) {
+// changedKeys lists the keys whose value differs from that in the config.yaml of a run; none
+// where path is "". sum is the file's SHA-256, "" where that is not known.
+func changedKeys(path, sum string, c *Config) ([]string, error) {
 	if path == "" {
 		return []string{}, nil
 	}
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return []string{}, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("job: %w", err)
+	}
+	if have := sumOf(data); sum != "" && have != sum {
+		return nil, fmt.Errorf("job: %s: SHA-256 is %s, want %s: %w", path, have, sum, checksum.ErrChanged)
 	}
 	var before yaml.Node
 	if err := yaml.Unmarshal(data, &before); err != nil {

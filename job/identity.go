@@ -27,6 +27,12 @@ func hashOf(values ...any) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// sumOf is the SHA-256 of data, in hexadecimal.
+func sumOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
 // quiet are settings that move no result, so that another value repeats no stage.
 // The pairs of the evaluation count by their content, which the cache of them has.
 var quiet = []string{"train.log_every", "train.save_every", "train.keep", "evaluation.pairs"}

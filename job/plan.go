@@ -51,7 +51,11 @@ func MakePlan(ctx context.Context, cfg Config, opt Options) (_ Plan, err error) 
 	if err != nil {
 		return p, err
 	}
-	if version := x.publishedBefore(trained); version != "" {
+	version, err := x.publishedBefore(trained)
+	if err != nil {
+		return p, err
+	}
+	if version != "" {
 		for _, name := range []string{StageTrain, StageEvaluate, StageGates, StageExport, StagePublish} {
 			p.add(name, "skip", "version "+version+" was made from the same")
 		}
@@ -153,7 +157,7 @@ func (x *execution) planReused(ctx context.Context, p *Plan, trained made) (err 
 	if x.trained, err = handedOver(x.output(trained)); err != nil {
 		return err
 	}
-	_, against, err := x.against()
+	_, against, err := x.against(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
 
@@ -48,6 +49,7 @@ const (
 	Interrupted Status = "interrupted" // by a signal
 	TimeUp      Status = "time up"     // --max-duration was over
 	Failed      Status = "failed"      // with an error
+	Damaged     Status = "damaged"     // its record can't be read; not known
 )
 
 // ended reports a run that is not gone on with.
@@ -84,6 +86,7 @@ type Stage struct {
 }
 
 // A Result is result.json of a run, written when it begins, behind each stage, and at its end.
+// Of a run that is Damaged there are the ID, the Number it should have, and in Reason why.
 type Result struct {
 	Format int    `json:"format"`
 	ID     string `json:"id"`
@@ -100,7 +103,7 @@ type Result struct {
 	Seconds  float64   `json:"seconds"`
 	Attempts int       `json:"attempts"`
 	Stages   []Stage   `json:"stages"`
-	// Changed lists keys whose value differs from the run before.
+	// Changed lists keys whose value differs from the run before; nil where that is not known.
 	Changed []string `json:"changed_keys"`
 
 	// Pairs are in the cache; NewPairs were computed and DroppedPairs left it in this run.
@@ -133,6 +136,8 @@ type identities struct {
 	Cache map[string]string `json:"cache"`
 	// Stages hold what went in and where the outcome is.
 	Stages map[string]made `json:"stages"`
+	// Config is the SHA-256 of config.yaml.
+	Config string `json:"config,omitempty"`
 }
 
 // made is a stage's outcome.
@@ -192,7 +197,8 @@ func createRun(runs string, number int, now time.Time) (*Result, error) {
 	}
 }
 
-// readRuns reads the records of a job, the oldest first.
+// readRuns reads the records of a job, the oldest first. Of one that is damaged there is its
+// place among the others, which its name gives, and no more: it keeps none from being read.
 func readRuns(runs string) ([]*Result, error) {
 	entries, err := os.ReadDir(runs)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -202,26 +208,78 @@ func readRuns(runs string) ([]*Result, error) {
 		return nil, fmt.Errorf("job: runs: %w", err)
 	}
 	var all []*Result
+	number := 0
 	for _, e := range entries {
 		folder := filepath.Join(runs, e.Name())
 		if !e.IsDir() || e.Name()[0] == '.' {
 			continue
 		}
-		r := &Result{folder: folder}
-		err := errors.Join(readJSON(r.path(resultName), r), readJSON(r.path(identitiesName), &r.identities))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // killed before there was a record, or no run
-		}
+		has, err := recorded(folder)
 		if err != nil {
 			return nil, err
 		}
-		if r.Format != recordFormat {
-			return nil, fmt.Errorf("job: %s: format %d, want %d", r.path(resultName), r.Format, recordFormat)
+		if !has {
+			continue
 		}
+		r, err := readRun(folder)
+		if errors.Is(err, fs.ErrPermission) { // which is nothing of this run's
+			return nil, err
+		}
+		if err != nil {
+			r = &Result{folder: folder, ID: e.Name(), Number: number + 1, Status: Damaged, Reason: err.Error(), identities: r.identities}
+		}
+		number = r.Number
 		all = append(all, r)
 	}
 	slices.SortStableFunc(all, func(a, b *Result) int { return a.Number - b.Number })
 	return all, nil
+}
+
+// readRun reads a record. With an error, identities are right if they have stages.
+func readRun(folder string) (*Result, error) {
+	r := &Result{folder: folder}
+	if err := readJSON(r.path(identitiesName), &r.identities); err != nil {
+		r.identities = identities{}
+		return r, err
+	}
+	if err := readJSON(r.path(resultName), r); err != nil {
+		return r, err
+	}
+	if r.Format != recordFormat {
+		return r, fmt.Errorf("job: %s: format %d, want %d", r.path(resultName), r.Format, recordFormat)
+	}
+	if id := filepath.Base(folder); r.ID != id || r.Number < 1 {
+		return r, fmt.Errorf("job: %s: it is of run %q, number %d, want %q and 1 or more", r.path(resultName), r.ID, r.Number, id)
+	}
+	return r, nil
+}
+
+// recorded reports whether a folder holds the record of a run, whole or not. One that was killed
+// before it had a record is none.
+func recorded(folder string) (bool, error) {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // removed meanwhile
+	}
+	if err != nil {
+		return false, fmt.Errorf("job: runs: %w", err)
+	}
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == resultName:
+			return true, nil
+		case isID(filepath.Base(folder)) && name != configName && name != identitiesName && !strings.HasPrefix(name, "."):
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// isID reports whether a name is one that a run has.
+func isID(name string) bool {
+	at, _, _ := strings.Cut(name, "-")
+	_, err := time.Parse(idLayout, at)
+	return err == nil
 }
 
 // removeUnrecorded removes the folders of runs that were killed before they had a record.
@@ -231,12 +289,15 @@ func removeUnrecorded(runs string) error {
 		return fmt.Errorf("job: runs: %w", err)
 	}
 	for _, e := range entries {
-		at, _, _ := strings.Cut(e.Name(), "-")
-		if _, err := time.Parse(idLayout, at); err != nil || !e.IsDir() {
+		if !e.IsDir() || !isID(e.Name()) {
 			continue
 		}
 		folder := filepath.Join(runs, e.Name())
-		if _, err := os.Lstat(filepath.Join(folder, resultName)); !errors.Is(err, fs.ErrNotExist) {
+		has, err := recorded(folder)
+		if err != nil {
+			return err
+		}
+		if has {
 			continue
 		}
 		if err := os.RemoveAll(folder); err != nil {
@@ -246,12 +307,18 @@ func removeUnrecorded(runs string) error {
 	return nil
 }
 
+// writeJSON writes a file that says whether it is what was written.
 func writeJSON(path string, v any) error {
 	return atomicfile.WriteFile(path, func(w io.Writer) error {
-		enc := json.NewEncoder(w)
+		var text bytes.Buffer
+		enc := json.NewEncoder(&text)
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
+		if err := enc.Encode(v); err != nil {
+			return err
+		}
+		_, err := w.Write(checksum.Seal(text.Bytes()))
+		return err
 	})
 }
 
@@ -259,6 +326,9 @@ func readJSON(path string, v any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("job: %w", err)
+	}
+	if data, err = checksum.Open(data); err != nil {
+		return fmt.Errorf("job: %s: %w", path, err)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()

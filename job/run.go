@@ -23,6 +23,11 @@ type Place interface {
 	Publish(ctx context.Context, version, from string, meta map[string]string) error
 	// Current names the version in use and its folder.
 	Current() (version, folder string, ok bool, err error)
+	// Verify compares what is below a folder of the version, whose files are in folder from, with what was
+	// published.
+	Verify(ctx context.Context, version, from, below string) error
+	// Made names the newest version published with this value in its meta; "" where there is none.
+	Made(key, value string) (version string, err error)
 	// Retain removes all but the newest versions.
 	Retain(ctx context.Context, keep int) (removed []string, err error)
 }
@@ -153,6 +158,11 @@ func open(ctx context.Context, named, cfg *Config, kept Kept, opt Options) (x *e
 	if x.earlier, err = readRuns(cfg.Runs.Path); err != nil {
 		return nil, err
 	}
+	for _, r := range x.earlier {
+		if r.Status == Damaged {
+			x.log.Warn("the record of a run is damaged and counts for nothing; its file from a copy mends it", "run", r.ID, "problem", r.Reason)
+		}
+	}
 	if cfg.Publish.To != "" {
 		if x.place, err = opt.OpenPlace(cfg.Publish.To); err != nil {
 			return nil, err
@@ -207,7 +217,7 @@ func (x *execution) unfinished() (*Result, string, error) {
 		return nil, inputs, err
 	}
 	last := x.earlier[len(x.earlier)-1]
-	if last.Status.ended() || last.identities.Inputs != inputs {
+	if last.Status.ended() || last.Status == Damaged || last.identities.Inputs != inputs {
 		return nil, inputs, nil
 	}
 	return last, inputs, nil
@@ -260,10 +270,14 @@ func (x *execution) save(ctx context.Context, r *Result) error {
 // what they left half written.
 func (x *execution) supersede(ctx context.Context) error {
 	for _, r := range x.earlier {
-		if !r.killed() {
-			continue
+		var err error
+		switch {
+		case r.killed():
+			err = errors.Join(atomicfile.RemoveTemp(r.folder), x.save(ctx, r))
+		case r.Status == Damaged: // how it ended is not known; what it says stays
+			err = atomicfile.RemoveTemp(r.folder)
 		}
-		if err := errors.Join(atomicfile.RemoveTemp(r.folder), x.save(ctx, r)); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,13 @@
 package job
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,7 +118,7 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 		runs := t.TempDir()
 		c := Default()
 		c.Runs.Path = runs
-		x := &execution{cfg: &c, named: &c, kept: here{}}
+		x := &execution{cfg: &c, named: &c, kept: here{}, log: logger()}
 		inputs, err := x.inputs()
 		if err != nil {
 			t.Fatal(err)
@@ -210,6 +214,8 @@ func TestNewPairsAddUp(t *testing.T) {
 		{"unchanged between", []Result{{Status: Refused, NewPairs: 59}, {Status: Unchanged}}, false},
 		{"failed and interrupted", []Result{{Status: Failed, NewPairs: 30}, {Status: Interrupted, NewPairs: 30}}, true},
 		{"published before", []Result{{Status: Refused, NewPairs: 60}, {Status: Published, NewPairs: 60}}, false},
+		{"damaged, which may have been published", []Result{{Status: Refused, NewPairs: 60}, {Status: Damaged}}, false},
+		{"refused behind a damaged one", []Result{{Status: Damaged}, {Status: Refused, NewPairs: 60}}, true},
 	} {
 		runs := t.TempDir()
 		c := Default()
@@ -243,17 +249,192 @@ func TestChangedKeys(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	same, err := changedKeys(path, &c)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sumOf(text)
+	same, err := changedKeys(path, sum, &c)
 	if err != nil || len(same) != 0 {
 		t.Errorf("of itself changed %v and %v, want none", same, err)
 	}
 	c.Train.Epochs, c.Gates.MinAccuracy, c.Data[1].Weight, c.Publish.Keep = 9, nil, 2, 4
-	changed, err := changedKeys(path, &c)
+	changed, err := changedKeys(path, sum, &c)
 	if want := []string{"data", "gates.min_accuracy", "publish.keep", "train.epochs"}; err != nil || !slices.Equal(changed, want) {
 		t.Errorf("changed %v and %v, want %v", changed, err, want)
 	}
-	if none, err := changedKeys(path+"-", &c); err != nil || none == nil || len(none) != 0 {
-		t.Errorf("without an earlier record: got %v and %v, want an empty list", none, err)
+	if none, err := changedKeys("", "", &c); err != nil || none == nil || len(none) != 0 {
+		t.Errorf("without an earlier run: got %v and %v, want an empty list", none, err)
+	}
+	if unknown, err := changedKeys(path, sumOf(nil), &c); err == nil || unknown != nil {
+		t.Errorf("of a file that is not what was written: got %v and %v, want an error", unknown, err)
+	}
+	if unknown, err := changedKeys(path+"-", sum, &c); err == nil || unknown != nil {
+		t.Errorf("of a file that is gone: got %v and %v, want an error", unknown, err)
+	}
+}
+
+// Damages of a file of a record, and what all of them have to do with.
+var damages = map[string]func(path string) error{
+	"cut": func(path string) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		return os.Truncate(path, info.Size()/2)
+	},
+	"a digit changed": func(path string) error {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(path, bytes.Replace(text, []byte("1"), []byte("3"), 1), 0o666)
+	},
+	"missing":  os.Remove,
+	"a folder": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o777)) },
+}
+
+// TestDamagedRecords damages a file of one of three records, which is then named as damaged and
+// stays where it is; the others are as they were, and a new run has the next number.
+func TestDamagedRecords(t *testing.T) {
+	for what, damage := range damages {
+		for _, name := range []string{resultName, identitiesName} {
+			for at := 1; at <= 3; at++ {
+				t.Run(fmt.Sprintf("%s %s of run %d", name, what, at), func(t *testing.T) {
+					damageRecord(t, name, at, damage)
+				})
+			}
+		}
+	}
+}
+
+func damageRecord(t *testing.T, name string, at int, damage func(string) error) {
+	runs := t.TempDir()
+	var all []*Result
+	for n := 1; n <= 3; n++ {
+		all = append(all, record(t, runs, n, func(r *Result) {
+			r.Status = Published
+			r.identities.Stages[StageTrain] = made{Inputs: fmt.Sprint(n), Output: filepath.Join(r.ID, trainName), Done: true}
+			if err := errors.Join(os.Mkdir(r.path(trainName), 0o777), os.WriteFile(r.path(logName), nil, 0o666)); err != nil {
+				t.Fatal(err)
+			}
+		}))
+	}
+	bad := all[at-1]
+	if err := damage(bad.path(name)); err != nil {
+		t.Fatal(err)
+	}
+	c := Default()
+	c.Runs.Path = runs
+	x := &execution{cfg: &c, named: &c, kept: here{}, log: logger()}
+	var err error
+	if x.earlier, err = readRuns(runs); err != nil || len(x.earlier) != 3 {
+		t.Fatalf("read %d records and %v, want 3", len(x.earlier), err)
+	}
+	for i, r := range x.earlier {
+		switch {
+		case r.ID != all[i].ID || r.Number != i+1:
+			t.Errorf("record %d is of run %s, number %d, want %s, %d", i, r.ID, r.Number, all[i].ID, i+1)
+		case i == at-1 && (r.Status != Damaged || !strings.Contains(r.Reason, name)):
+			t.Errorf("run %d is %s: %s, want it damaged and its file named", i+1, r.Status, r.Reason)
+		case i != at-1 && r.Status != Published:
+			t.Errorf("run %d is %s, want published", i+1, r.Status)
+		}
+		found, _ := x.find(StageTrain, fmt.Sprint(i+1))
+		if want := i != at-1 || name == resultName; (found != nil) != want { // identities stand for themselves
+			t.Errorf("what run %d trained is found: %v, want %v", i+1, found != nil, want)
+		}
+	}
+	if err := x.begin(t.Context()); err != nil || x.run.Number != 4 {
+		t.Fatalf("began run %d: %v, want number 4", x.run.Number, err)
+	}
+	if _, err := os.Stat(bad.path(trainName)); err != nil {
+		t.Errorf("what the damaged run trained is gone: %v", err)
+	}
+}
+
+// TestADamagedRunIsNotGoneOnWith has a newest run that was interrupted and began with the same.
+func TestADamagedRunIsNotGoneOnWith(t *testing.T) {
+	for what, damage := range damages {
+		runs := t.TempDir()
+		c := Default()
+		c.Runs.Path = runs
+		x := &execution{cfg: &c, named: &c, kept: here{}, log: logger(), start: time.Now()}
+		inputs, err := x.inputs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := record(t, runs, 1, func(r *Result) { r.identities.Inputs = inputs })
+		if err := errors.Join(os.WriteFile(r.path(logName), nil, 0o666), damage(r.path(resultName))); err != nil {
+			t.Fatal(err)
+		}
+		if x.earlier, err = readRuns(runs); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.begin(t.Context()); err != nil || x.run.ID == r.ID || x.run.Number != 2 {
+			t.Errorf("%s: began run %s, number %d, %v, want another", what, x.run.ID, x.run.Number, err)
+		}
+		if all, err := readRuns(runs); err != nil || len(all) != 2 || all[0].Status != Damaged {
+			t.Errorf("%s: the damaged record is not as it was: %v", what, err)
+		}
+	}
+}
+
+// TestLastSuccessIsNotGuessed wants an error where a damaged record may be the newest success, and
+// the time where a newer run has it.
+func TestLastSuccessIsNotGuessed(t *testing.T) {
+	runs := t.TempDir()
+	end := func(at int64) *Result {
+		return record(t, runs, int(at), func(r *Result) { r.Status, r.Finished = Published, time.Unix(at, 0) })
+	}
+	end(1)
+	bad := end(2)
+	if err := os.WriteFile(bad.path(resultName), []byte("{"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := LastSuccess(runs); err == nil || !strings.Contains(err.Error(), resultName) {
+		t.Errorf("behind a damaged record: %v, %v, want an error that names it", at, err)
+	}
+	end(3)
+	if at, err := LastSuccess(runs); err != nil || at.Unix() != 3 {
+		t.Errorf("behind a newer success: %v, %v, want second 3", at, err)
+	}
+}
+
+// madeBefore is a place that knows of one version.
+type madeBefore struct {
+	Place
+	inputs, version string
+}
+
+func (p madeBefore) Current() (version, folder string, ok bool, err error) { return "c", "", true, nil }
+
+func (p madeBefore) Made(key, value string) (string, error) {
+	if key == metaTrain && value == p.inputs {
+		return p.version, nil
+	}
+	return "", nil
+}
+
+// TestPublishedBeforeADamagedRecord asks the place only where a record can't say what was published.
+func TestPublishedBeforeADamagedRecord(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		earlier []*Result
+		want    string
+	}{
+		{"no record", nil, ""},
+		{"a sound one", []*Result{{Status: Failed}}, ""},
+		{"a damaged one", []*Result{{Status: Damaged}, {Status: Failed}}, "v"},
+		{"a sound one that says so", []*Result{{Published: "w", identities: identities{Stages: map[string]made{StageTrain: {Inputs: "a"}}}}, {Status: Damaged}}, "w"},
+	} {
+		x := &execution{place: madeBefore{inputs: "a", version: "v"}, earlier: tc.earlier}
+		if got, err := x.publishedBefore("a"); got != tc.want || err != nil {
+			t.Errorf("%s: version %q, %v, want %q", tc.name, got, err, tc.want)
+		}
+		if got, err := x.publishedBefore("b"); got != "" || err != nil {
+			t.Errorf("%s, of other inputs: version %q, %v, want none", tc.name, got, err)
+		}
 	}
 }
 

@@ -1,15 +1,19 @@
 package job
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/dpo-pipe/dpo-pipe/internal/atomicfile"
+	"github.com/dpo-pipe/dpo-pipe/internal/checksum"
 	"github.com/dpo-pipe/dpo-pipe/pipeline"
 )
 
@@ -25,7 +29,11 @@ func (x *execution) stages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if version := x.publishedBefore(trained); version != "" {
+	version, err := x.publishedBefore(trained)
+	if err != nil {
+		return err
+	}
+	if version != "" {
 		return x.unchanged(trained, version)
 	}
 	if err := x.enoughPairs(ctx); err != nil {
@@ -183,10 +191,17 @@ func (x *execution) enoughPairs(ctx context.Context) error {
 		return nil
 	}
 	n := x.run.NewPairs
-	for i := len(x.earlier) - 1; i >= 0 && x.earlier[i].Status != Published; i-- {
-		n += x.earlier[i].NewPairs
+	since := "the last published run"
+	for _, r := range slices.Backward(x.earlier) {
+		if r.Status == Damaged { // which may have been published
+			since = "run " + r.ID + ", whose record is damaged"
+		}
+		if r.Status == Published || r.Status == Damaged {
+			break
+		}
+		n += r.NewPairs
 	}
-	gate := x.cfg.Gates.newPairs(n)
+	gate := x.cfg.Gates.newPairs(n, since)
 	x.run.Gates = []Gate{gate}
 	if gate.Met {
 		return nil
@@ -255,7 +270,7 @@ func (x *execution) evaluate(ctx context.Context) (Stage, error) {
 	if !x.cfg.scores() {
 		return Stage{Action: "skipped", Text: "nothing is held out"}, nil
 	}
-	version, against, err := x.against()
+	version, against, err := x.against(ctx)
 	if err != nil {
 		return Stage{}, err
 	}
@@ -264,16 +279,11 @@ func (x *execution) evaluate(ctx context.Context) (Stage, error) {
 		return Stage{}, err
 	}
 	stage := Stage{Action: "reused"}
-	if _, m := x.find(StageEvaluate, inputs); m.Done {
-		x.run.identities.Stages[StageEvaluate] = m
-		x.evaluation = &pipeline.EvalResult{}
-		if err := x.kept.Bring(ctx, x.output(m)); err != nil {
-			return Stage{}, err
-		}
-		if err := readJSON(x.output(m), x.evaluation); err != nil {
-			return Stage{}, err
-		}
-	} else {
+	scored, err := x.scored(ctx, inputs)
+	if err != nil {
+		return Stage{}, err
+	}
+	if !scored {
 		if x.evaluation, err = x.score(ctx, inputs, against); err != nil {
 			return Stage{}, err
 		}
@@ -282,6 +292,24 @@ func (x *execution) evaluate(ctx context.Context) (Stage, error) {
 	}
 	stage.Text = x.evaluated(version)
 	return stage, nil
+}
+
+// scored takes the figures of an earlier evaluation of the same, if they can be read.
+func (x *execution) scored(ctx context.Context, inputs string) (bool, error) {
+	_, m := x.find(StageEvaluate, inputs)
+	if !m.Done {
+		return false, nil
+	}
+	if err := x.kept.Bring(ctx, x.output(m)); err != nil {
+		return false, err
+	}
+	r := new(pipeline.EvalResult)
+	if err := readJSON(x.output(m), r); err != nil {
+		x.log.Warn("the figures of an earlier run are damaged and scored anew", "run", m.run(), "problem", err)
+		return false, nil
+	}
+	x.run.identities.Stages[StageEvaluate], x.evaluation = m, r
+	return true, nil
 }
 
 // score scores the pairs, beside the published policy's checkpoint unless that is "".
@@ -314,8 +342,8 @@ func (x *execution) evaluated(version string) string {
 	return text
 }
 
-// against is the published policy's checkpoint, "" where there is none to compare with.
-func (x *execution) against() (version, checkpoint string, err error) {
+// against is the published policy's checkpoint, verified, "" where there is none to compare with.
+func (x *execution) against(ctx context.Context) (version, checkpoint string, err error) {
 	if !x.cfg.compares() {
 		return "", "", nil
 	}
@@ -323,7 +351,7 @@ func (x *execution) against() (version, checkpoint string, err error) {
 	if err != nil || !ok {
 		return "", "", err
 	}
-	return version, filepath.Join(folder, pipeline.AdapterName), nil
+	return version, filepath.Join(folder, pipeline.AdapterName), x.place.Verify(ctx, version, folder, pipeline.AdapterName)
 }
 
 func (x *execution) wantEvaluated(against string) (string, error) {
@@ -374,8 +402,15 @@ func (x *execution) export(ctx context.Context) (Stage, error) {
 		return Stage{}, err
 	}
 	if _, m := x.find(StageExport, inputs); m.Done {
-		x.run.identities.Stages[StageExport], x.run.Policy = m, m.Output
-		return Stage{Action: "reused", Text: "the policy is that of run " + m.run()}, x.kept.Bring(ctx, x.output(m))
+		if err := x.kept.Bring(ctx, x.output(m)); err != nil {
+			return Stage{}, err
+		}
+		err := checksum.VerifyAll(x.output(m))
+		if err == nil {
+			x.run.identities.Stages[StageExport], x.run.Policy = m, m.Output
+			return Stage{Action: "reused", Text: "the policy is that of run " + m.run()}, nil
+		}
+		x.log.Warn("the policy of an earlier run is damaged and made anew", "run", m.run(), "problem", err)
 	}
 	out, err := x.begun(ctx, StageExport, policyName, inputs, false)
 	if err == nil {
@@ -412,6 +447,9 @@ type withdrawnError interface {
 	Withdrawn()
 }
 
+// metaTrain is what a version says of the inputs of its training.
+const metaTrain = "train"
+
 // publish makes the policy the current version of the place.
 func (x *execution) publish(ctx context.Context) (Stage, error) {
 	if x.place == nil {
@@ -422,7 +460,7 @@ func (x *execution) publish(ctx context.Context) (Stage, error) {
 		return Stage{}, err
 	}
 	r := x.run
-	meta := map[string]string{"run": r.ID, "inputs": r.identities.Inputs, "train": r.identities.Stages[StageTrain].Inputs}
+	meta := map[string]string{"run": r.ID, "inputs": r.identities.Inputs, metaTrain: r.identities.Stages[StageTrain].Inputs}
 	err = x.place.Publish(ctx, r.ID, filepath.Join(x.cfg.Runs.Path, r.Policy), meta)
 	if is[withdrawnError](err) { // an attempt published it and was killed before it noted that
 		r.Published, r.Status = r.ID, Unchanged
@@ -450,20 +488,26 @@ func (x *execution) publish(ctx context.Context) (Stage, error) {
 
 // publishedBefore names the version that training with these inputs became in an earlier run,
 // if the place has a current version still.
-func (x *execution) publishedBefore(trained string) string {
+func (x *execution) publishedBefore(trained string) (string, error) {
 	if x.place == nil {
-		return ""
+		return "", nil
 	}
 	if _, _, ok, err := x.place.Current(); err != nil || !ok {
-		return ""
+		return "", err
 	}
-	for i := len(x.earlier) - 1; i >= 0; i-- {
-		r := x.earlier[i]
+	damaged := false
+	for _, r := range slices.Backward(x.earlier) {
 		if r.Published != "" && r.identities.Stages[StageTrain].Inputs == trained {
-			return r.Published
+			return r.Published, nil
 		}
+		damaged = damaged || r.Status == Damaged
 	}
-	return ""
+	if !damaged {
+		return "", nil
+	}
+	// What a damaged record does not say any more, the place may: rolled back, a version
+	// must not come again.
+	return x.place.Made(metaTrain, trained)
 }
 
 // handedOver is the checkpoint that a finished training hands over.
@@ -484,17 +528,24 @@ func handedOver(train string) (string, error) {
 
 // writeConfig writes down every setting of the run.
 func (x *execution) writeConfig(ctx context.Context) error {
-	previous := ""
+	previous, sum := "", ""
 	if n := len(x.earlier); n > 0 {
-		previous = x.earlier[n-1].path(configName)
+		previous, sum = x.earlier[n-1].path(configName), x.earlier[n-1].identities.Config
 		if err := x.kept.Bring(ctx, previous); err != nil {
 			return err
 		}
 	}
-	changed, err := changedKeys(previous, x.named)
-	if err != nil {
+	var err error
+	if x.run.Changed, err = changedKeys(previous, sum, x.named); err != nil {
+		x.log.Warn("what changed since the run before is not known", "problem", err)
+	}
+	var text bytes.Buffer
+	if err := x.named.Write(&text); err != nil {
 		return err
 	}
-	x.run.Changed = changed
-	return atomicfile.WriteFile(x.run.path(configName), x.named.Write)
+	x.run.identities.Config = sumOf(text.Bytes())
+	return atomicfile.WriteFile(x.run.path(configName), func(w io.Writer) error {
+		_, err := w.Write(text.Bytes())
+		return err
+	})
 }

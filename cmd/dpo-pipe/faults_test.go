@@ -19,35 +19,50 @@ import (
 	"github.com/dpo-pipe/dpo-pipe/internal/demo"
 )
 
-// A fault is something that happens to a file; undo makes room for the sound one.
+// A fault is something that happens to a file; lift, where it is not nil, takes away what lies over it.
 type fault struct {
 	name     string
-	do, undo func(path string) error
+	do, lift func(path string) error
 }
 
 var faults = []fault{
 	{"cut in half", func(path string) error {
+		if target, err := os.Readlink(path); err == nil {
+			return relink(path, target[:len(target)/2])
+		}
 		info, err := os.Stat(path)
 		if err != nil {
 			return err
 		}
 		return os.Truncate(path, info.Size()/2)
-	}, os.RemoveAll},
+	}, nil},
 	{"bit flipped", func(path string) error {
+		if target, err := os.Readlink(path); err == nil {
+			last := len(target) - 1
+			return relink(path, target[:last]+string(target[last]^4))
+		}
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
 		data[flipAt(path, data)] ^= 4
 		return os.WriteFile(path, data, 0o666)
-	}, os.RemoveAll},
-	{"missing", os.Remove, os.RemoveAll},
-	{"a folder", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o777)) }, os.RemoveAll},
+	}, nil},
+	{"missing", os.Remove, nil},
+	{"a folder", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o777)) }, nil},
 	// Reading this file is an input/output error: no memory is mapped at offset 0.
-	{"read error", func(path string) error { return syscall.Mount("/proc/self/mem", path, "", syscall.MS_BIND, "") }, func(path string) error {
-		return errors.Join(syscall.Unmount(path, 0), os.RemoveAll(path))
-	}},
+	{"read error", func(path string) error {
+		if _, err := os.Readlink(path); err == nil {
+			return errNoSuchFault
+		}
+		return syscall.Mount("/proc/self/mem", path, "", syscall.MS_BIND, "")
+	}, func(path string) error { return syscall.Unmount(path, 0) }},
 }
+
+// errNoSuchFault is a fault that can't happen to a file of a kind.
+var errNoSuchFault = errors.New("no such fault")
+
+func relink(path, target string) error { return errors.Join(os.Remove(path), os.Symlink(target, path)) }
 
 // flipAt is where a bit is flipped: in the last digit of a text that is not its checksum, in
 // the middle of other files.
@@ -65,7 +80,7 @@ func flipAt(path string, data []byte) int {
 	return len(data) / 2
 }
 
-// A stage is a command on the files of a world: those of writeWorld.
+// A stage is a command on the files of a world.
 type stage struct {
 	name string
 	args string
@@ -76,6 +91,8 @@ type stage struct {
 	optional []string
 	// unknown are those of reads in which nothing can tell a flipped bit: no hash of them is known.
 	unknown []string
+	// result, where it is not nil, is what the stage gave, in place of the files at out.
+	result func(w *world, stdout string) map[string]string
 }
 
 var stages = []stage{
@@ -148,13 +165,28 @@ type world struct {
 	dir      string
 	pristine map[string]string // files and, with a leading @, links
 	results  map[string]map[string]string
+	stages   []stage
+	names    []string // of files that the clock names, each behind how a stage names it
 }
 
-// newWorld makes a model with external data, data, a cache and a run, each of the two also
-// as a kill leaves it, and a policy.
+// newWorld makes a cache and a run, each of the two also as a kill leaves it, and a policy.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), results: map[string]map[string]string{}}
+	return makeWorld(t, stages, func(w *world) {
+		w.do("precompute-ref --model model --data pairs.jsonl --out cache --part-pairs 12")
+		w.do("train --cache cache --out run --eval-frac 0.3 --rank 2 --save-every 2 --batch-pairs 4 --keep 100 --epochs 2")
+		w.do("train --cache cache --out part-run --eval-frac 0.3 --rank 2 --save-every 2 --batch-pairs 4 --keep 100 --epochs 2")
+		w.do("export --checkpoint run/last --model model --out policy")
+		w.do("compare --model model --policy policy --held-out run --limit 1 --max-tokens 6 --report run")
+		w.must(unfinish("cache", "part-cache", 12, nil))
+		w.must(interruptRun("part-run", 4))
+	})
+}
+
+// makeWorld makes a model with external data, data, and what else is prepared for the stages.
+func makeWorld(t *testing.T, stages []stage, prepare func(w *world)) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), results: map[string]map[string]string{}, stages: stages}
 	w.must(demo.WriteTo(w.dir))
 	w.must(externalise(filepath.Join(w.dir, "model")))
 	for name, n := range map[string]string{"pairs.jsonl": "24", "more.jsonl": "36"} {
@@ -162,19 +194,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.must(os.Remove(filepath.Join(w.dir, demo.DataFile)))
 	t.Chdir(w.dir)
-	for _, args := range []string{
-		"precompute-ref --model model --data pairs.jsonl --out cache --part-pairs 12",
-		"train --cache cache --out run --eval-frac 0.3 --rank 2 --save-every 2 --batch-pairs 4 --keep 100 --epochs 2",
-		"train --cache cache --out part-run --eval-frac 0.3 --rank 2 --save-every 2 --batch-pairs 4 --keep 100 --epochs 2",
-		"export --checkpoint run/last --model model --out policy",
-		"compare --model model --policy policy --held-out run --limit 1 --max-tokens 6 --report run",
-	} {
-		if code, _, stderr := w.run(args); code != exitDone {
-			t.Fatalf("%s: %s", args, stderr)
-		}
-	}
-	w.must(unfinish("cache", "part-cache", 12))
-	w.must(interruptRun("part-run", 4))
+	prepare(w)
 	w.pristine = w.snapshot(".")
 	for _, s := range stages {
 		w.reset()
@@ -185,6 +205,16 @@ func newWorld(t *testing.T) *world {
 		w.results[s.name] = w.result(s, stdout)
 	}
 	return w
+}
+
+// do runs a command that must go well.
+func (w *world) do(args string) (stdout string) {
+	w.t.Helper()
+	code, stdout, stderr := w.run(args)
+	if code != exitDone {
+		w.t.Fatalf("%s: %s", args, stderr)
+	}
+	return stdout
 }
 
 func (w *world) must(err error) {
@@ -246,13 +276,17 @@ func (w *world) reset() {
 // result is what a stage gave: its output, less what the clock moves.
 func (w *world) result(s stage, stdout string) map[string]string {
 	w.t.Helper()
-	if s.out == "" {
+	switch {
+	case s.result != nil:
+		return s.result(w, stdout)
+	case s.out == "":
 		return map[string]string{"stdout": stdout}
 	}
 	files := w.snapshot(s.out)
 	maps.DeleteFunc(files, func(name, _ string) bool {
 		return slices.Contains([]string{
 			"config.yaml", "metrics.jsonl", "summary.json", "trainer_state.json", "events.out.tfevents.dpo-pipe", lockName, "SHA256SUMS",
+			"parts.jsonl", // a log, of use while a shard can be damaged
 		}, filepath.Base(name)) || s.out != "run/report.html" && filepath.Base(name) == "report.html"
 	})
 	return files
@@ -261,6 +295,7 @@ func (w *world) result(s stage, stdout string) map[string]string {
 // What comes of a fault.
 const (
 	sameResult = "same result"
+	toldResult = "same result, told"
 	otherInput = "another input"
 	partOfIt   = "part left out"
 )
@@ -282,18 +317,26 @@ func TestFaultyFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t)
+	var lines [][]string
+	for _, make := range []func(*testing.T) *world{newWorld, newShardsWorld, newJobsWorld} {
+		lines = make(t).tryAll(lines)
+	}
+	checkTable(t, table, lines)
+}
+
+// tryAll adds a line to the table for each file that a stage reads.
+func (w *world) tryAll(lines [][]string) [][]string {
+	w.t.Helper()
 	tried := faults
 	last := tried[len(tried)-1]
 	if err := last.do("pairs.jsonl"); err != nil {
-		t.Logf("%s: left out: %v", last.name, err)
+		w.t.Logf("%s: left out: %v", last.name, err)
 		tried = tried[:len(tried)-1]
 	} else {
-		w.must(last.undo("pairs.jsonl"))
+		w.must(last.lift("pairs.jsonl"))
 	}
 	all := os.Getenv(faultsVariable) == "all"
-	var lines [][]string
-	for _, s := range stages {
+	for _, s := range w.stages {
 		for _, file := range s.reads {
 			cells := []string{s.name, file}
 			for i, f := range tried {
@@ -306,29 +349,37 @@ func TestFaultyFiles(t *testing.T) {
 			lines = append(lines, cells)
 		}
 	}
-	checkTable(t, table, lines)
+	return lines
 }
 
 // try lets a fault happen to a file of a stage, and says what comes of it.
 func (w *world) try(s stage, file string, f fault) string {
 	w.t.Helper()
 	w.reset()
-	w.must(f.do(file))
+	unknown, optional := slices.Contains(s.unknown, file), slices.Contains(s.optional, file)
+	file = strings.NewReplacer(w.names...).Replace(file)
+	err := f.do(file)
+	if errors.Is(err, errNoSuchFault) {
+		return "-"
+	}
+	w.must(err)
 	code, stdout, stderr := w.run(s.args)
+	if f.lift != nil {
+		w.must(f.lift(file))
+	}
 	var got map[string]string
 	if code == exitDone {
 		got = w.result(s, stdout)
 	}
-	if err := f.undo(file); code != exitDone || s.out == "" { // a stage may have put a sound one there
-		w.must(err)
-	}
 	where := fmt.Sprintf("%s, %s %s", s.name, file, f.name)
 	switch {
+	case code == exitDone && maps.Equal(got, w.results[s.name]) && warns(stderr, file):
+		return toldResult
 	case code == exitDone && maps.Equal(got, w.results[s.name]):
 		return sameResult
-	case code == exitDone && slices.Contains(s.unknown, file):
+	case code == exitDone && unknown:
 		return otherInput
-	case code == exitDone && slices.Contains(s.optional, file) && (f.name == "missing" || f.name == "cut in half"):
+	case code == exitDone && optional && (f.name == "missing" || f.name == "cut in half"):
 		return partOfIt
 	case code == exitDone:
 		w.t.Errorf("%s: another result and no error: %s", where, differing(got, w.results[s.name]))
@@ -337,12 +388,33 @@ func (w *world) try(s stage, file string, f fault) string {
 		w.t.Errorf("%s: exit code %d, want 1 to 4 and what is wrong: %s", where, code, stderr)
 	}
 	if s.out != "" {
-		w.must(os.WriteFile(file, []byte(w.pristine[w.place(file)]), 0o666))
+		w.mend(file)
 		if code, stdout, stderr := w.run(s.args); code != exitDone || !maps.Equal(w.result(s, stdout), w.results[s.name]) {
 			w.t.Errorf("%s: mended, exit code %d, differs: %s: %s", where, code, differing(w.result(s, stdout), w.results[s.name]), stderr)
 		}
 	}
 	return fmt.Sprintf("error, %d", code)
+}
+
+// mend puts a file, or a link, back as it was.
+func (w *world) mend(file string) {
+	w.t.Helper()
+	w.must(os.RemoveAll(file))
+	if target, ok := w.pristine["@"+file]; ok {
+		w.must(os.Symlink(target, file))
+		return
+	}
+	w.must(os.WriteFile(file, []byte(w.pristine[w.place(file)]), 0o666))
+}
+
+// warns reports whether a line of a log warns of the file.
+func warns(log, file string) bool {
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "level=WARN") && strings.Contains(line, filepath.Base(file)) {
+			return true
+		}
+	}
+	return false
 }
 
 // place is a file's name behind the links that lead to it.

@@ -43,8 +43,9 @@ func externalise(dir string) error {
 		os.WriteFile(path+".new", text, 0o666), os.Rename(path+".new", path))
 }
 
-// unfinish copies the first n rows of a cache, as one part, into a cache that a kill left.
-func unfinish(cache, out string, n int) error {
+// unfinish copies the first n rows of a cache, as one part, into a cache, or a shard of one, that a
+// kill left.
+func unfinish(cache, out string, n int, shard *refcache.Shard) error {
 	r, err := refcache.Open(cache)
 	if err != nil {
 		return err
@@ -55,7 +56,7 @@ func unfinish(cache, out string, n int) error {
 		return err
 	}
 	m := r.Manifest()
-	w, err := refcache.Create(out, refcache.Manifest{Identity: m.Identity, D: m.D, V: m.V, FeatureDType: m.FeatureDType}, *head)
+	w, err := refcache.Create(shard.Dir(out), refcache.Manifest{Identity: m.Identity, D: m.D, V: m.V, FeatureDType: m.FeatureDType, Shard: shard}, *head)
 	if err != nil {
 		return err
 	}

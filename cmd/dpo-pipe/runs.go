@@ -54,16 +54,23 @@ func printRuns(w io.Writer, all []*job.Result) {
 	}
 	fmt.Fprintf(w, "%-19s %-11s %9s %8s %8s %8s %8s  %s\n", "run", "status", "pairs", "new", "dropped", "accuracy", "kl", "took")
 	for _, r := range all {
+		if r.Status == job.Damaged {
+			fmt.Fprintf(w, "%-19s %-11s %9s %8s %8s %8s %8s  -\n  %s\n", r.ID, r.Status, "-", "-", "-", "-", "-", indented(r.Reason))
+			continue
+		}
 		fmt.Fprintf(w, "%-19s %-11s %9s %8s %8s %8s %8s  %.1f s\n", r.ID, r.Status, thousands(r.Pairs), thousands(r.NewPairs),
 			thousands(r.DroppedPairs), figureText(r, "rewards/accuracies"), figureText(r, "kl"), r.Seconds)
 		if len(r.Changed) > 0 {
 			fmt.Fprintf(w, "  changed %s\n", strings.Join(r.Changed, ", "))
 		}
 		if r.Reason != "" {
-			fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(r.Reason, "\n", "\n  "))
+			fmt.Fprintf(w, "  %s\n", indented(r.Reason))
 		}
 	}
 }
+
+// indented is a text whose further lines stand under the first.
+func indented(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") }
 
 // figureText is a held-out figure of a run, "-" where it was not scored.
 func figureText(r *job.Result, name string) string {

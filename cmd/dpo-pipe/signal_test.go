@@ -31,6 +31,13 @@ func TestSignalsEndInOrder(t *testing.T) {
 	if out, err := command(context.Background(), t, dir, precompute...).CombinedOutput(); err != nil || !strings.Contains(string(out), "from before") {
 		t.Fatalf("the same command again: %v: %s", err, out)
 	}
+	shard := append([]string{"precompute-ref", "--shards", "2", "--shard", "1"}, precompute[1:]...)
+	const folder = "cache-of-shards/shards/shard-00001-of-00002"
+	shard = append(shard, "--out", "cache-of-shards")
+	interrupt(t, dir, shard, folder+"/part-00001.arrow", "interrupted; the same command goes on behind the last whole part")
+	if out, err := command(context.Background(), t, dir, shard...).CombinedOutput(); err != nil || !strings.Contains(string(out), "from before") {
+		t.Fatalf("the same shard again: %v: %s", err, out)
+	}
 	train := []string{"train", "--cache", "cache", "--out", "run", "--save-every", "3", "--epochs", "100"}
 	interrupt(t, dir, train, "run/checkpoints/step-3", "interrupted; the same command with --resume goes on")
 	sweep := []string{"train", "--cache", "cache", "--out", "sweep", "--save-every", "3", "--epochs", "100", "--sweep", "beta=0.1,0.2"}
