@@ -86,6 +86,23 @@ func lastCheckpoint(t *testing.T, run string) map[string]string {
 	return files
 }
 
+// killing draws moments to kill a command at: within the time that it took by itself, and
+// later from kill to kill. On a machine that has become slower no start would come
+// any further otherwise.
+type killing struct {
+	rng  *rand.Rand
+	took time.Duration
+	row  int
+}
+
+func (k *killing) moment() time.Duration {
+	k.row++
+	return time.Duration(k.rng.Float64() * float64(k.took) * (1 + float64(k.row)/8))
+}
+
+// ended says that the command was not killed.
+func (k *killing) ended() { k.row = 0 }
+
 // killAndCompare runs a command once in peace, then kills it until it has been
 // killed often enough, comparing every output that a killed one finishes.
 func killAndCompare(t *testing.T, dir, name string, kills int, args func(out string) []string, files func(*testing.T, string) map[string]string) {
@@ -96,7 +113,7 @@ func killAndCompare(t *testing.T, dir, name string, kills int, args func(out str
 	}
 	took := time.Since(start)
 	want := files(t, filepath.Join(dir, "whole-"+name))
-	rng := rand.New(rand.NewPCG(1, 2))
+	kill := &killing{rng: rand.New(rand.NewPCG(1, 2)), took: took}
 	killed, finished := 0, 0
 	for round := 0; killed < kills; round++ {
 		out := fmt.Sprintf("%s-%d", name, round)
@@ -105,7 +122,7 @@ func killAndCompare(t *testing.T, dir, name string, kills int, args func(out str
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			timer := time.AfterFunc(time.Duration(rng.Float64()*float64(took)), func() { cmd.Process.Kill() })
+			timer := time.AfterFunc(kill.moment(), func() { cmd.Process.Kill() })
 			err := cmd.Wait()
 			again = err != nil
 			if timer.Stop(); again {
@@ -116,6 +133,7 @@ func killAndCompare(t *testing.T, dir, name string, kills int, args func(out str
 			}
 		}
 		finished++
+		kill.ended()
 		for file, content := range files(t, filepath.Join(dir, out)) {
 			if content != want[file] {
 				t.Errorf("%s: %s differs from that of an uninterrupted run", out, file)
@@ -177,8 +195,7 @@ func TestKilledUpdates(t *testing.T) {
 		}
 		states[folder] = everything(t, filepath.Join(dir, folder, "cache"))
 	}
-	rng := rand.New(rand.NewPCG(3, 4))
-	killed, seen, took := 0, map[string]int{}, time.Duration(0)
+	killed, seen, moments := 0, map[string]int{}, killing{rng: rand.New(rand.NewPCG(3, 4))}
 	for round := 0; killed < kills; round++ {
 		folder := fmt.Sprint("round-", round)
 		if err := os.CopyFS(filepath.Join(dir, folder), os.DirFS(filepath.Join(dir, "old"))); err != nil {
@@ -193,7 +210,7 @@ func TestKilledUpdates(t *testing.T) {
 			}
 			kill := make(<-chan time.Time)
 			if round > 0 {
-				kill = time.After(time.Duration(rng.Float64() * float64(took)))
+				kill = time.After(moments.moment())
 			}
 			ended := make(chan error, 1)
 			go func() { ended <- cmd.Wait() }()
@@ -205,10 +222,12 @@ func TestKilledUpdates(t *testing.T) {
 				err = <-ended
 			}
 			if round == 0 {
-				took = time.Since(start)
+				moments.took = time.Since(start)
 			}
 			if again = err != nil; again {
 				killed++
+			} else {
+				moments.ended()
 			}
 			if again && cmd.ProcessState.ExitCode() >= 0 {
 				t.Fatalf("%s ended by itself: %v", folder, err)
@@ -256,12 +275,13 @@ func TestKilledShards(t *testing.T) {
 		var processes sync.WaitGroup
 		for n, shard := range []string{"0", "1", "2", "0"} {
 			processes.Go(func() {
-				rng := rand.New(rand.NewPCG(uint64(round), uint64(n)))
-				killUntilDone(t, dir, rng, took, killed, pass(out, "--shards", "3", "--shard", shard))
+				kill := &killing{rng: rand.New(rand.NewPCG(uint64(round), uint64(n))), took: took}
+				killUntilDone(t, dir, kill, killed, pass(out, "--shards", "3", "--shard", shard))
 			})
 		}
 		processes.Wait()
-		killUntilDone(t, dir, rand.New(rand.NewPCG(uint64(round), 9)), took/4, killed, []string{"precompute-ref", "--out", out, "--join"})
+		kill := &killing{rng: rand.New(rand.NewPCG(uint64(round), 9)), took: took / 4}
+		killUntilDone(t, dir, kill, killed, []string{"precompute-ref", "--out", out, "--join"})
 		if got := everything(t, filepath.Join(dir, out)); !maps.Equal(got, want) {
 			t.Fatalf("%s differs from the cache of one process: it holds %v", out, slices.Sorted(maps.Keys(got)))
 		}
@@ -269,9 +289,9 @@ func TestKilledShards(t *testing.T) {
 	t.Logf("killed %d times", killed.Load())
 }
 
-// killUntilDone runs a command again and again, killed at random moments within a time, until
-// it ends by itself: with success, or because another process has its folder.
-func killUntilDone(t *testing.T, dir string, rng *rand.Rand, within time.Duration, killed *atomic.Int64, args []string) {
+// killUntilDone runs a command again and again, killed at random moments, until it ends by
+// itself: with success, or because another process has its folder.
+func killUntilDone(t *testing.T, dir string, kill *killing, killed *atomic.Int64, args []string) {
 	for {
 		cmd := command(context.Background(), t, dir, args...)
 		var stderr strings.Builder
@@ -280,7 +300,7 @@ func killUntilDone(t *testing.T, dir string, rng *rand.Rand, within time.Duratio
 			t.Error(err)
 			return
 		}
-		timer := time.AfterFunc(time.Duration(rng.Float64()*float64(within)), func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(kill.moment(), func() { cmd.Process.Kill() })
 		err := cmd.Wait()
 		timer.Stop()
 		switch code := cmd.ProcessState.ExitCode(); {

@@ -72,7 +72,7 @@ func TestKilledJobsResume(t *testing.T) {
 		took = max(took, time.Since(start))
 		want = append(want, policyFiles(t, whole))
 	}
-	rng := rand.New(rand.NewPCG(5, 6))
+	kill := killing{rng: rand.New(rand.NewPCG(5, 6)), took: took}
 	killed, resumed := 0, 0
 	for killed < slowKills {
 		dir := jobWorld(t, killedJob)
@@ -83,7 +83,7 @@ func TestKilledJobsResume(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				timer := time.AfterFunc(time.Duration(rng.Float64()*float64(took)), func() { cmd.Process.Kill() })
+				timer := time.AfterFunc(kill.moment(), func() { cmd.Process.Kill() })
 				err := cmd.Wait()
 				timer.Stop()
 				if again = err != nil; again {
@@ -93,6 +93,7 @@ func TestKilledJobsResume(t *testing.T) {
 					t.Fatalf("%s: day %d ended by itself: %v", dir, day, err)
 				}
 			}
+			kill.ended()
 			sameContents(t, policyFiles(t, dir), want[day])
 		}
 		resumed += checkRecords(t, dir)
