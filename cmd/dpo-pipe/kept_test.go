@@ -78,7 +78,6 @@ type keptWorld struct {
 	dir      string
 	text     string
 	requests *requests
-	asked    func(*http.Request) bool
 }
 
 func newKeptWorld(t *testing.T, change ...string) *keptWorld {
