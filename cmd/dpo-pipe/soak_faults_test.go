@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -96,11 +97,12 @@ func shortTime(s *soak) []string {
 	return []string{"--max-duration", max(s.moment(), time.Millisecond).String()}
 }
 
-// twice starts the job a second time while it is at work.
+// twice starts the job a second time while it is at work. The lock's file may be of a process
+// that was killed before.
 func twice(s *soak, p *soakProcess) {
-	lock := filepath.Join(s.dir, "runs", ".lock")
+	lock, mine := filepath.Join(s.dir, "runs", ".lock"), fmt.Appendf(nil, "process %d ", p.cmd.Process.Pid)
 	for p.running() {
-		if holder, _ := os.ReadFile(lock); len(holder) > 0 {
+		if holder, _ := os.ReadFile(lock); bytes.HasPrefix(holder, mine) {
 			break
 		}
 		time.Sleep(time.Millisecond)
