@@ -270,12 +270,9 @@ func (x *execution) save(ctx context.Context, r *Result) error {
 // what they left half written.
 func (x *execution) supersede(ctx context.Context) error {
 	for _, r := range x.earlier {
-		var err error
-		switch {
-		case r.killed():
-			err = errors.Join(atomicfile.RemoveTemp(r.folder), x.save(ctx, r))
-		case r.Status == Damaged: // how it ended is not known; what it says stays
-			err = atomicfile.RemoveTemp(r.folder)
+		err := atomicfile.RemoveTemp(r.folder) // one that ended may have been killed behind that
+		if r.killed() {
+			err = errors.Join(err, x.save(ctx, r))
 		}
 		if err != nil {
 			return err

@@ -147,6 +147,32 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 	}
 }
 
+// TestARunKilledBehindItsEndLeavesNothing begins a run behind one whose record says how it ended, and
+// which was killed while it wrote something more.
+func TestARunKilledBehindItsEndLeavesNothing(t *testing.T) {
+	c := Default()
+	c.Runs.Path = t.TempDir()
+	x := &execution{cfg: &c, named: &c, kept: here{}, log: logger()}
+	ended := record(t, c.Runs.Path, 1, func(r *Result) { r.Status = Published })
+	half := ended.path(atomicfile.TempPrefix + "1")
+	if err := os.WriteFile(half, []byte("half"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if x.earlier, err = readRuns(c.Runs.Path); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.begin(t.Context()); err != nil || x.run.ID == ended.ID {
+		t.Fatalf("began run %s: %v", x.run.ID, err)
+	}
+	if _, err := os.Stat(half); err == nil {
+		t.Error("what was half written is there still")
+	}
+	if all, err := readRuns(c.Runs.Path); err != nil || len(all) != 2 || all[0].Status != Published {
+		t.Errorf("the records are %v, %v, want that of the run that ended first", all, err)
+	}
+}
+
 // TestLastSuccess looks for the newest run without an error.
 func TestLastSuccess(t *testing.T) {
 	runs := t.TempDir()
