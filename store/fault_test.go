@@ -66,6 +66,19 @@ func isPart(r *http.Request) bool {
 	return r.Method == http.MethodPut && r.URL.Query().Has("partNumber")
 }
 
+// atFirst has every request of a kind fail once more than a driver tries.
+func atFirst(fault func(http.ResponseWriter, *http.Request) bool, kind func(*http.Request) string) func(http.ResponseWriter, *http.Request) bool {
+	var mu sync.Mutex
+	failed := map[string]int{}
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		failed[kind(r)]++
+		n := failed[kind(r)]
+		mu.Unlock()
+		return n <= driverAttempts+1 && fault(w, r)
+	}
+}
+
 func TestFaultsThatPass(t *testing.T) {
 	content := map[string]string{"manifest.json": "m", "part-0": large(20 << 20), "part-1": "b"}
 	for _, tc := range []struct {
@@ -82,17 +95,7 @@ func TestFaultsThatPass(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newServer(t)
-			// Every request of a kind fails four times, which is once more than the driver tries.
-			var mu sync.Mutex
-			failed := map[string]int{}
-			s.failing(func(w http.ResponseWriter, r *http.Request) bool {
-				mu.Lock()
-				kind := r.Method + r.URL.Path + r.URL.Query().Get("partNumber")
-				failed[kind]++
-				n := failed[kind]
-				mu.Unlock()
-				return n <= 4 && tc.fault(w, r)
-			})
+			s.failing(atFirst(tc.fault, func(r *http.Request) string { return r.Method + r.URL.Path + r.URL.Query().Get("partNumber") }))
 			if err := Push(context.Background(), tree(t, content), at("cache"), PushOptions{Last: []string{"manifest.json"}}); err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -62,17 +61,9 @@ func TestGSFaultsThatPass(t *testing.T) {
 		{"no answer", func(w http.ResponseWriter, _ *http.Request) bool { return cut(w) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			// Every request of a kind fails four times, which is once more than the driver tries.
-			var mu sync.Mutex
-			failed := map[string]int{}
-			s := newGS(t, func(w http.ResponseWriter, r *http.Request) bool {
-				mu.Lock()
-				kind := r.Method + r.URL.Path + r.URL.Query().Get("name") + r.Header.Get("Content-Range")
-				failed[kind]++
-				n := failed[kind]
-				mu.Unlock()
-				return n <= driverAttempts+1 && tc.fault(w, r)
-			})
+			s := newGS(t, atFirst(tc.fault, func(r *http.Request) string {
+				return r.Method + r.URL.Path + r.URL.Query().Get("name") + r.Header.Get("Content-Range")
+			}))
 			place := s.At(bucket + "/cache")
 			if err := Push(context.Background(), tree(t, content), place, PushOptions{Last: []string{"manifest.json"}}); err != nil {
 				t.Fatal(err)

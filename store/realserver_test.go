@@ -53,37 +53,7 @@ func TestARealServer(t *testing.T) {
 
 func TestPointersOfARealServer(t *testing.T) {
 	storetest.Each(t, []string{bucket}, func(t *testing.T, s *storetest.Server) {
-		ctx := context.Background()
-		b, err := Open(ctx, s.At(bucket+"/published"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		if _, _, err := b.ReadPointer(ctx, "current"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("of none: %v", err)
-		}
-		if err := b.WritePointer(ctx, "current", []byte("v1"), Condition{Absent: true}); err != nil {
-			t.Fatal(err)
-		}
-		if err := b.WritePointer(ctx, "current", []byte("v2"), Condition{Absent: true}); KindOf(err) != Exists {
-			t.Errorf("where one is: %v", err)
-		}
-		data, version, err := b.ReadPointer(ctx, "current")
-		if err != nil || string(data) != "v1" {
-			t.Fatalf("read %q, %v", data, err)
-		}
-		if err := b.WritePointer(ctx, "current", []byte("v3"), Condition{Version: version}); err != nil {
-			t.Fatal(err)
-		}
-		if err := b.WritePointer(ctx, "current", []byte("v4"), Condition{Version: version}); KindOf(err) != Changed {
-			t.Errorf("over a newer one: %v", err)
-		}
-		if data, _, err := b.ReadPointer(ctx, "current"); string(data) != "v3" {
-			t.Errorf("read %q, %v, want v3", data, err)
-		}
-		if err := errors.Join(b.Delete(ctx, "current"), b.Delete(ctx, "current")); err != nil {
-			t.Error(err)
-		}
+		checkPointers(t, s.At(bucket+"/published"))
 	})
 }
 

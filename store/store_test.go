@@ -364,8 +364,14 @@ func TestNamesThatLeadOutOfTheFolder(t *testing.T) {
 
 func TestPointers(t *testing.T) {
 	newServer(t)
+	checkPointers(t, at("published"))
+}
+
+// checkPointers writes, reads and replaces an object on conditions, below a URL where there is none.
+func checkPointers(t *testing.T, url string) {
+	t.Helper()
 	ctx := context.Background()
-	b, err := Open(ctx, at("published"))
+	b, err := Open(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
