@@ -23,6 +23,7 @@ var imports = map[string][]string{
 	"internal/checksum":   {"internal/atomicfile"},
 	"internal/demo":       {"internal/atomicfile"},
 	"internal/lockfile":   {},
+	"internal/servertest": {},
 	"internal/tfevents":   {},
 	"loss":                {},
 	"datasets":            {"internal/atomicfile"},
@@ -35,7 +36,7 @@ var imports = map[string][]string{
 	"models":              {"loss", "internal/atomicfile"},
 	"models/enginetest":   {"models", "loss"},
 	"store":               {"internal/atomicfile", "internal/lockfile"},
-	"store/storetest":     {},
+	"store/storetest":     {"internal/servertest"},
 	"pipeline": {
 		"loss", "datasets", "datasets/tokenizer", "datasets/encode", "datasets/refcache", "onnx", "models",
 		"internal/atomicfile", "internal/checksum", "internal/lockfile", "internal/tfevents",
@@ -70,7 +71,7 @@ var fences = map[string][]string{
 	"go.yaml.in/yaml":                   {"pipeline", "job", "cmd/dpo-pipe"},
 	"gocloud.dev/":                      {"store"},
 	"github.com/aws/":                   {"store"},
-	"github.com/Azure/":                 {"store"},
+	"github.com/Azure/":                 {"store", "store/storetest"},
 	"cloud.google.com/go/":              {"store"},
 	"google.golang.org/api/":            {"store"},
 	"github.com/johannesboyne/gofakes3": {},
@@ -80,7 +81,7 @@ var fences = map[string][]string{
 	"pgregory.net/rapid":                {},
 	"github.com/google/go-cmp":          {},
 	"go.uber.org/goleak":                {},
-	"testing":                           {"models/enginetest", "onnx/onnxtest", "store/storetest"},
+	"testing":                           {"internal/servertest", "models/enginetest", "onnx/onnxtest", "store/storetest"},
 }
 
 // tools are main packages that make fixtures; the map of the product leaves them out.

@@ -3,8 +3,6 @@ package notify
 import (
 	"bytes"
 	"context"
-	"errors"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/expfmt"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/servertest"
 )
 
 // onPath is the path of the first of the programs that is installed.
@@ -29,44 +29,12 @@ func onPath(t *testing.T, names ...string) string {
 	return ""
 }
 
-// startPushgateway runs one until the test ends, and returns its address.
+// startPushgateway runs one until the test ends, and returns its URL.
 func startPushgateway(t *testing.T) string {
 	t.Helper()
-	exe := onPath(t, "pushgateway", "prometheus-pushgateway")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := l.Addr().String()
-	must(t, l.Close())
-	var output bytes.Buffer
-	cmd := exec.Command(exe, "--web.listen-address="+address)
-	cmd.Stdout, cmd.Stderr = &output, &output
-	must(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		<-ended
-		if t.Failed() {
-			t.Logf("the Pushgateway wrote:\n%s", &output)
-		}
-	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get("http://" + address + "/-/ready"); err == nil {
-			must(t, resp.Body.Close())
-			if resp.StatusCode == http.StatusOK {
-				return "http://" + address
-			}
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatal(errors.Join(errors.New("the Pushgateway ended"), err))
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the Pushgateway does not answer")
-		}
-	}
+	exe, address := onPath(t, "pushgateway", "prometheus-pushgateway"), servertest.FreeAddress(t)
+	servertest.Run(t, "the Pushgateway", exe, address, "--web.listen-address="+address)
+	return "http://" + address
 }
 
 // scraped are the product's metrics as Prometheus would read them from a Pushgateway.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	"github.com/dpo-pipe/dpo-pipe/internal/servertest"
 )
 
 // azureKey is that of Azurite's one account, [AccessKey].
@@ -23,13 +24,13 @@ func startAzure(t *testing.T, containers []string) *Server {
 	if !exists(exe) {
 		t.Skipf("%s is not there: run `make azurite`", exe)
 	}
-	address := freeAddress(t)
+	address := servertest.FreeAddress(t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("AZURITE_ACCOUNTS", AccessKey+":"+azureKey)
-	run(t, "azurite", exe, address, "--blobHost", host, "--blobPort", port, "--location", t.TempDir(), "--silent", "--skipApiVersionCheck", "--disableTelemetry")
+	servertest.Run(t, "azurite", exe, address, "--blobHost", host, "--blobPort", port, "--location", t.TempDir(), "--silent", "--skipApiVersionCheck", "--disableTelemetry")
 	s := &Server{Name: "azurite", scheme: "azblob", URL: "http://" + address}
 	for name, value := range map[string]string{
 		"AZURE_STORAGE_ACCOUNT": AccessKey, "AZURE_STORAGE_KEY": azureKey, "AZURE_STORAGE_DOMAIN": address,

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"testing"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/servertest"
 )
 
 // RequireGSVariable, set to 1, makes a fake-gcs-server that can't be built fail the tests instead
@@ -22,7 +24,7 @@ var fakeGCS = program{
 // require it. flags are the server's own.
 func StartGS(t *testing.T, buckets []string, flags ...string) *Server {
 	t.Helper()
-	address := freeAddress(t)
+	address := servertest.FreeAddress(t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)

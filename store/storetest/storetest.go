@@ -4,15 +4,13 @@
 package storetest
 
 import (
-	"bytes"
-	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/servertest"
 )
 
 // A Server is a running server.
@@ -81,59 +79,7 @@ type program struct {
 // run starts the program until the test ends, and returns when something answers at address.
 func (p program) run(t *testing.T, address string, args ...string) {
 	t.Helper()
-	run(t, p.name, p.file(t), address, args...)
-}
-
-// run starts a program until the test ends, and returns when something answers at address.
-func run(t *testing.T, name, exe, address string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(exe, args...)
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		<-ended
-		if t.Failed() {
-			t.Logf("%s wrote:\n%s", name, &output)
-		}
-	})
-	if err := waitFor(name, address, ended); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// waitFor returns when the server answers, or with an error when it ended or did not in time.
-func waitFor(name, address string, ended chan error) error {
-	deadline := time.After(time.Minute)
-	for {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			return errors.Join(errors.New(name+" ended"), err)
-		case <-deadline:
-			return errors.Join(errors.New(name+" does not answer"), err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	servertest.Run(t, p.name, p.file(t), address, args...)
 }
 
 // file is the path of the program.

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/dpo-pipe/dpo-pipe/internal/servertest"
 )
 
 // RequireVariable, set to 1, makes a versitygw that can't be built fail the tests instead of
@@ -48,7 +50,7 @@ func (s *Server) Serve(t *testing.T, flags ...string) *Server {
 
 func (s *Server) serve(t *testing.T, flags ...string) {
 	t.Helper()
-	address := freeAddress(t)
+	address := servertest.FreeAddress(t)
 	// Metadata goes to files beside the objects: not every file system has attributes for it.
 	sidecar := filepath.Join(filepath.Dir(s.Folder), "metadata-"+filepath.Base(s.Folder))
 	if err := os.MkdirAll(sidecar, 0o777); err != nil {
