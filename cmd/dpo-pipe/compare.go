@@ -68,7 +68,7 @@ func (a *app) compare(c *cli.Context) error {
 	if err := a.comparePlaces(c, &cfg); err != nil {
 		return err
 	}
-	out, err := a.places(c).within(c.Context, &cfg.Report, "--report")
+	out, err := a.places(c).within(c.Context, "--report", &cfg.Report)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ type destinationKind struct {
 	kept bool
 	// apart, unless empty, is a folder there that is no part of it.
 	apart string
+	// there, unless empty, is what a place must hold already.
+	there string
 }
 
 var (
@@ -56,12 +58,23 @@ type destination struct {
 // machine it does nothing. Where the URL holds what an earlier command wrote and this
 // machine does not have that, or has another, it is fetched.
 func (p *places) out(ctx context.Context, field *string, kind destinationKind) (*destination, error) {
+	return p.outAs(ctx, "--out", field, kind)
+}
+
+// within is out for a run that is there and written into; name is what the user calls it.
+func (p *places) within(ctx context.Context, name string, run *string) (*destination, error) {
+	kind := runOutput
+	kind.there = "a finished run or sweep"
+	return p.outAs(ctx, name, run, kind)
+}
+
+func (p *places) outAs(ctx context.Context, name string, field *string, kind destinationKind) (*destination, error) {
 	path, local := store.Local(*field)
 	if local {
 		*field = path
 		return nil, nil
 	}
-	d, err := p.hold(*field, kind)
+	d, err := p.hold(name, *field, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -73,26 +86,13 @@ func (p *places) out(ctx context.Context, field *string, kind destinationKind) (
 	return d, nil
 }
 
-// within is out for a run that is there and written into; name is what the user calls it.
-func (p *places) within(ctx context.Context, run *string, name string) (*destination, error) {
-	if store.IsURL(*run) {
-		state, err := store.Look(ctx, *run, runOutput.markers...)
-		if err != nil {
-			return nil, err
-		}
-		if state.Marker == "" {
-			return nil, &pipeline.FieldError{Field: name, Value: store.Redact(*run), Want: "a finished run or sweep"}
-		}
-	}
-	return p.out(ctx, run, runOutput)
-}
-
-// hold makes the work folder of a URL, and keeps other processes out of it.
-func (p *places) hold(url string, kind destinationKind) (*destination, error) {
+// hold makes the work folder of a URL, and keeps other processes out of it. field is the flag or
+// key that names the URL.
+func (p *places) hold(field, url string, kind destinationKind) (*destination, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	d := &destination{places: p, kind: kind, url: url, field: "--out"}
+	d := &destination{places: p, kind: kind, url: url, field: field}
 	var err error
 	if d.folder, err = store.WorkFolder(p.cache, url); err != nil {
 		return nil, err
@@ -128,6 +128,9 @@ func (d *destination) prepare(ctx context.Context) error {
 	state, err := store.Look(ctx, d.url, d.kind.markers...)
 	if err != nil {
 		return err
+	}
+	if state.Marker == "" && d.kind.there != "" {
+		return &pipeline.FieldError{Field: d.field, Value: store.Redact(d.url), Want: d.kind.there}
 	}
 	if state.Foreign != "" {
 		return d.foreign(state)

@@ -68,11 +68,10 @@ func (k *kept) hold(ctx context.Context, key string, field *string, kind destina
 	if *field = where; local {
 		return nil, nil
 	}
-	d, err := k.places.hold(url, kind)
+	d, err := k.places.hold(key, url, kind)
 	if err != nil {
 		return nil, busy(url, err)
 	}
-	d.field = key
 	k.held = append(k.held, d)
 	k.places.shown[d.folder], *field = shownURL(url), d.folder
 	if k.writes {

@@ -29,7 +29,7 @@ func (a *app) report(c *cli.Context) error {
 		return &usageErr{fmt.Errorf("report takes one folder of a run or sweep, got %d arguments", c.NArg())}
 	}
 	run := c.Args().First()
-	out, err := a.places(c).within(c.Context, &run, "RUN")
+	out, err := a.places(c).within(c.Context, "RUN", &run)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (p *places) shard(ctx context.Context, cfg *pipeline.PrecomputeConfig) (*de
 		return nil, nil
 	}
 	shard := refcache.Shard{Index: cfg.Shard, Of: cfg.Shards}
-	d, err := p.hold(store.Join(out, shard.Dir("")), shardOutput)
+	d, err := p.hold("--out", store.Join(out, shard.Dir("")), shardOutput)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (a *app) joinPlaces(c *cli.Context, cfg *pipeline.JoinConfig) (*destination
 		return nil, nil
 	}
 	// Not the work folder of a pass of one process, which may hold a cache to update.
-	d, err := p.hold(store.Join(url, refcache.ShardsName), joinOutput)
+	d, err := p.hold("--out", store.Join(url, refcache.ShardsName), joinOutput)
 	if err != nil {
 		return nil, err
 	}
