@@ -151,7 +151,7 @@ func (e *engine) Forward(ctx context.Context, add models.Addition, out *models.T
 		s.valid = true
 		return context.Cause(ctx)
 	}
-	if err := e.each(ctx, e.forwardTile); err != nil {
+	if err := e.forwardTiles(ctx); err != nil {
 		return err
 	}
 	tiles := e.tiles()
@@ -181,8 +181,7 @@ func (e *engine) Backward(ctx context.Context, coef []float64, grad models.Addit
 	if grad.U != nil {
 		e.partial = grow(e.partial, e.tiles()*len(grad.U))
 	}
-	err := e.each(ctx, func(scratch []float32, j int) { e.backwardTile(scratch, j, grad) })
-	if err != nil {
+	if err := e.backwardTiles(ctx, grad); err != nil {
 		return err
 	}
 	return models.SumShares(ctx, grad.U, e.partial)
@@ -190,20 +189,6 @@ func (e *engine) Backward(ctx context.Context, coef []float64, grad models.Addit
 
 // tiles is the number of tiles of a row of logits.
 func (e *engine) tiles() int { return (e.vocab.V + e.cols - 1) / e.cols }
-
-// span returns the first token of tile j, and the one after its last.
-func (e *engine) span(j int) (lo, hi int) { return j * e.cols, min((j+1)*e.cols, e.vocab.V) }
-
-// each runs do for every tile, on all cores, with scratch memory for the kernel.
-func (e *engine) each(ctx context.Context, do func(scratch []float32, tile int)) error {
-	tiles := e.tiles()
-	size := scratchSize(e.cols, rank(e.last.add))
-	e.scratch = grow(e.scratch, models.Workers(tiles))
-	for w := range e.scratch {
-		e.scratch[w] = grow(e.scratch[w], size)
-	}
-	return models.Each(ctx, tiles, func(worker, tile int) { do(e.scratch[worker], tile) })
-}
 
 // rank is that of the low-rank part, 0 without one.
 func rank(add models.Addition) int {

@@ -7,6 +7,8 @@ package ort
 import "C"
 
 import (
+	"context"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/dpo-pipe/dpo-pipe/models"
@@ -18,52 +20,52 @@ const _ = -uint(unsafe.Sizeof(models.TileSums{}) ^ C.sizeof_tile_sums)
 // maxCols is the most tokens that a tile may have.
 const maxCols = C.KERNEL_COLS
 
-// scratchSize is the number of floats that the kernel needs for a tile.
-func scratchSize(cols, r int) int { return int(C.kernel_scratch(C.int32_t(cols), C.int32_t(r))) }
-
-// tile describes tile j of the loaded rows under the addition of the last Forward.
-func (e *engine) tile(j int) (shape C.tile_shape, b, c *C.float) {
-	lo, hi := e.span(j)
-	add := &e.last.add
-	shape = C.tile_shape{
-		rows: C.int32_t(e.rows.N), n: C.int32_t(hi - lo), first: C.int32_t(lo), r: C.int32_t(rank(*add)),
-		tiles: C.int32_t(e.tiles()), v: C.int64_t(e.vocab.V),
+// shape describes the loaded rows under the addition of the last Forward.
+func (e *engine) shape() *C.head_shape {
+	return &C.head_shape{
+		rows: C.int32_t(e.rows.N), cols: C.int32_t(e.cols), r: C.int32_t(rank(e.last.add)), v: C.int32_t(e.vocab.V),
 		scale: C.float(e.vocab.Scale), cap: C.float(e.vocab.Softcap),
 	}
-	if shape.r > 0 {
-		b = floatsAt(add.B[lo*add.R:])
-	}
-	if add.C != nil {
-		c = floatsAt(add.C[lo:])
-	}
-	return shape, b, c
 }
 
-// forwardTile takes the sums of tile j of every row.
-func (e *engine) forwardTile(scratch []float32, j int) {
-	s := &e.last
-	shape, b, c := e.tile(j)
-	C.kernel_forward(&shape, floatsAt(e.base[shape.first:]), floatsAt(s.add.U), b, c, idsAt(e.rows.Targets),
-		(*C.tile_sums)(unsafe.Pointer(&s.sums[j])), floatsAt(s.logit), floatsAt(s.base), floatsAt(scratch))
+// forwardTiles takes the sums of every row and tile.
+func (e *engine) forwardTiles(ctx context.Context) error {
+	s, shape := &e.last, e.shape()
+	return e.each(ctx, shape, func(next *C.int32_t, scratch *C.float) {
+		C.kernel_forward(shape, next, floatsAt(e.base), floatsAt(s.add.U), floatsAt(s.add.B), floatsAt(s.add.C), idsAt(e.rows.Targets),
+			(*C.tile_sums)(unsafe.Pointer(unsafe.SliceData(s.sums))), floatsAt(s.logit), floatsAt(s.base), scratch)
+	})
 }
 
-// backwardTile adds tile j's part of the gradient.
-func (e *engine) backwardTile(scratch []float32, j int, grad models.AdditionGrad) {
-	s := &e.last
-	shape, b, c := e.tile(j)
-	var du, db, dc *C.float
+// backwardTiles adds the gradient, that of U as shares of tiles.
+func (e *engine) backwardTiles(ctx context.Context, grad models.AdditionGrad) error {
+	s, shape := &e.last, e.shape()
+	var du *C.float
 	if grad.U != nil {
-		du = floatsAt(e.partial[j*len(grad.U):])
+		du = floatsAt(e.partial)
 	}
-	if grad.B != nil && shape.r > 0 {
-		db = floatsAt(grad.B[int(shape.first)*s.add.R:])
+	return e.each(ctx, shape, func(next *C.int32_t, scratch *C.float) {
+		C.kernel_backward(shape, next, floatsAt(e.base), floatsAt(s.add.U), floatsAt(s.add.B), floatsAt(s.add.C), idsAt(e.rows.Targets),
+			doublesAt(e.scaled), floatsAt(s.shift), doublesAt(s.sum), du, floatsAt(grad.B), floatsAt(grad.C), scratch)
+	})
+}
+
+// each runs a kernel on all cores, each with scratch memory of its own, until the tiles are through or ctx ends. A core stays
+// in C: the Go runtime takes a call of a fifth of a millisecond, which a tile is, for a blocked one and starts a thread that looks
+// for work on the same cores.
+func (e *engine) each(ctx context.Context, shape *C.head_shape, do func(next *C.int32_t, scratch *C.float)) error {
+	workers, size := models.Workers(e.tiles()), int(C.kernel_scratch(shape))
+	e.scratch = grow(e.scratch, workers)
+	for w := range e.scratch {
+		e.scratch[w] = grow(e.scratch[w], size)
 	}
-	if grad.C != nil {
-		dc = floatsAt(grad.C[shape.first:])
-	}
-	C.kernel_backward(&shape, floatsAt(e.base[shape.first:]), floatsAt(s.add.U), b, c, idsAt(e.rows.Targets),
-		(*C.double)(unsafe.Pointer(unsafe.SliceData(e.scaled))), floatsAt(s.shift),
-		(*C.double)(unsafe.Pointer(unsafe.SliceData(s.sum))), du, db, dc, floatsAt(scratch))
+	var next atomic.Int32
+	const none = 1 << 30 // beyond the last tile
+	stop := context.AfterFunc(ctx, func() { next.Store(none) })
+	defer stop()
+	return models.Each(ctx, workers, func(worker, _ int) {
+		do((*C.int32_t)(unsafe.Pointer(&next)), floatsAt(e.scratch[worker]))
+	})
 }
 
 // widest bounds the vectors of the kernel, in floats. It is for tests: bodies narrower than
@@ -71,5 +73,7 @@ func (e *engine) backwardTile(scratch []float32, j int, grad models.AdditionGrad
 func widest(floats int) { C.kernel_widest(C.int(floats)) }
 
 func floatsAt(s []float32) *C.float { return (*C.float)(unsafe.Pointer(unsafe.SliceData(s))) }
+
+func doublesAt(s []float64) *C.double { return (*C.double)(unsafe.Pointer(unsafe.SliceData(s))) }
 
 func idsAt(s []int32) *C.int32_t { return (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(s))) }

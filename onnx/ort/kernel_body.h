@@ -10,8 +10,10 @@
 
 typedef float BODY(vf) __attribute__((vector_size(4 * W)));
 typedef int32_t BODY(vi) __attribute__((vector_size(4 * W)));
+typedef float BODY(vh) __attribute__((vector_size(2 * W))); // half a vector
 #define vf BODY(vf)
 #define vi BODY(vi)
+#define vh BODY(vh)
 
 enum { BODY(PANEL) = 2 * W };
 #define PANEL BODY(PANEL)
@@ -38,29 +40,32 @@ INLINE vf BODY(greater)(vf a, vf b) {
 #endif
 }
 
-// total adds up the lanes in float64, in their order.
-INLINE double BODY(total)(vf x) {
+// total adds up the lanes of two vectors.
+INLINE double BODY(total)(const vf x[2]) {
+	vf both = x[0] + x[1];
+	vh half[2];
+	memcpy(half, &both, sizeof half);
+	half[0] += half[1];
 	double sum = 0;
-	for (int k = 0; k < W; k++) sum += x[k];
+	UNROLL for (int k = 0; k < W / 2; k++) sum += half[0][k];
 	return sum;
 }
 
-// exp of x in [-87, 0], or NaN for NaN (by the sums of x itself, not by this). With
-// x = (n + f) ln 2, |f| <= 1/2, it is 2^n times a polynomial: of those of degree 6 that are 1 at 0, the one whose
-// relative error to 2^f is least, below 3e-9. Adding and subtracting 1.5 * 2^23 rounds to an integer.
-INLINE vf BODY(exp)(vf x) {
+// exps replaces n vectors x in [-87, 0] by their exponentials, NaN by something (sums notice NaN by x itself). With
+// x = (i + f) ln 2, |f| <= 1/2, that is 2^i times a polynomial: of those of degree 6 that are 1 at 0, the one whose
+// relative error to 2^f is least, below 3e-9. Adding and subtracting 1.5 * 2^23 rounds to an integer, which is then in the
+// low bits of shifted. Each step waits for the one before, so n vectors go through them side by side.
+INLINE void BODY(exps)(const int n, vf *x) {
+	static const float terms[] = {0.001340667473f, 0.009617692603f, 0.05550310467f, 0.2402265279f, 0.693147215f, 1.0f};
 	const float round = 12582912.0f, log2e = 1.44269504f;
-	vf shifted = x * log2e + round;
-	vf n = shifted - round;
-	vf f = x * log2e - n;
-	vf p = f * 0.0001559476199f + 0.001340667473f;
-	p = p * f + 0.009617692603f;
-	p = p * f + 0.05550310467f;
-	p = p * f + 0.2402265279f;
-	p = p * f + 0.693147215f;
-	p = p * f + 1.0f;
-	vi power = (vi)shifted << 23; // the low bits of shifted are n
-	return (vf)((vi)p + power);
+	vf shifted[4], f[4];
+	UNROLL for (int j = 0; j < n; j++) shifted[j] = x[j] * log2e + round;
+	UNROLL for (int j = 0; j < n; j++) f[j] = shifted[j] - round;
+	UNROLL for (int j = 0; j < n; j++) f[j] = x[j] * log2e - f[j];
+	UNROLL for (int j = 0; j < n; j++) x[j] = (vf){0} + 0.0001559476199f;
+	UNROLL for (int t = 0; t < 6; t++)
+		UNROLL for (int j = 0; j < n; j++) x[j] = x[j] * f[j] + terms[t];
+	UNROLL for (int j = 0; j < n; j++) x[j] = (vf)((vi)x[j] + ((vi)shifted[j] << 23));
 }
 
 // floor bounds x from below by the least argument of exp: e^-87 is the last that is a normal number, and vanishes
@@ -71,25 +76,17 @@ INLINE vf BODY(floor)(vf x) { return BODY(greater)((vf){0} - 87.0f, x); }
 INLINE vf BODY(capped)(vf x, float cap) {
 	vf y = x / cap;
 	vi negative = y < 0.0f;
-	vf e = BODY(exp)(BODY(floor)(BODY(where)(negative, y, -y) * 2.0f));
+	vf e = BODY(floor)(BODY(where)(negative, y, -y) * 2.0f);
+	BODY(exps)(1, &e);
 	vf t = (1.0f - e) / (1.0f + e) * cap;
 	return BODY(where)(negative, -t, t);
-}
-
-// pack lays scale B of the tile out in panels of tokens, [stride/PANEL,R,PANEL], and scale c behind one another.
-STAGE void BODY(pack)(const tile_shape *s, const float *b, const float *c, int stride, float *panels, float *ct) {
-	const int rank = s->r;
-	for (int k = 0; k < stride; k++) {
-		float *p = panels + (int64_t)(k / PANEL) * PANEL * rank + k % PANEL;
-		for (int r = 0; r < rank; r++) p[r * PANEL] = k < s->n ? s->scale * b[(int64_t)k * rank + r] : 0;
-		ct[k] = c && k < s->n ? s->scale * c[k] : 0;
-	}
 }
 
 // times adds x[t] y[t] over n terms to sum, for GROUP items of x and a panel of y of VECTORS vectors. In x a term is term
 // floats behind the one before it, and an item item floats. A single vector takes two terms at a time, so that there
 // are as many sums to add to; n is even then.
 INLINE void BODY(times)(const int VECTORS, int n, const float *x, int term, int item, const float *y, vf sum[GROUP][2]) {
+	_Pragma("GCC unroll 4") // most loops end after few turns, and an end costs more than a turn
 	for (int t = 0; t < n; t += 3 - VECTORS, x += (3 - VECTORS) * term, y += PANEL) {
 		vf y0 = BODY(load)(y), y1 = BODY(load)(y + W);
 		UNROLL for (int i = 0; i < GROUP; i++) {
@@ -99,27 +96,40 @@ INLINE void BODY(times)(const int VECTORS, int n, const float *x, int term, int 
 	}
 }
 
+// greatest_rows writes the greatest lane of each vector, all at a time as every comparison waits for the one before.
+INLINE void BODY(greatest_rows)(const vf x[GROUP], float max[GROUP]) {
+	float lanes[GROUP][W];
+	memcpy(lanes, x, sizeof lanes);
+	UNROLL for (int i = 0; i < GROUP; i++) max[i] = lanes[i][0];
+	for (int k = 1; k < W; k++)
+		UNROLL for (int i = 0; i < GROUP; i++) max[i] = lanes[i][k] > max[i] ? lanes[i][k] : max[i];
+}
+
 // logits writes what the head adds to the logits of a group to added, which may be NULL, and that plus the frozen logits
-// to z. Padding, and rows that a group is short of, get a logit that no softmax sees. Frozen logits come
-// from far away in memory and are asked for AHEAD of their use, those of the next group behind the last.
+// to z. Padding, and rows that a group is short of, are HIDDEN. Frozen logits come
+// from far away in memory and are asked for AHEAD of their use, those of the next group behind the last. With added,
+// the greatest logits of the rows go to x->max.
 STAGE void BODY(logits)(const tile_shape *s, int first, const float *base, const float *u, const scratch_space *x, float *added, float *z) {
 	enum { AHEAD = 128 };
 	const int rank = s->r, stride = padded(s->n), rows = least(GROUP, s->rows - first);
 	for (int r = 0; r < rank; r++)
-		for (int i = 0; i < GROUP; i++) x->u[r * GROUP + i] = i < rows ? u[(int64_t)(first + i) * rank + r] : 0;
+		for (int i = 0; i < GROUP; i++) x->u[r * GROUP + i] = i < rows ? s->scale * u[(int64_t)(first + i) * rank + r] : 0;
 	base += first * s->v;
+	vf max[GROUP];
+	UNROLL for (int i = 0; i < GROUP; i++) max[i] = (vf){0} + HIDDEN;
 	for (int k = 0; k < stride; k += PANEL) {
 		const float *from = base + k;
 		int64_t step = s->v;
 		float edge[GROUP * PANEL];
 		if (k + PANEL > s->n || rows < GROUP) {
 			for (int i = 0; i < GROUP; i++)
-				for (int j = 0; j < PANEL; j++) edge[i * PANEL + j] = i < rows && k + j < s->n ? from[i * step + j] : -3e38f;
+				for (int j = 0; j < PANEL; j++) edge[i * PANEL + j] = i < rows && k + j < s->n ? from[i * step + j] : HIDDEN;
 			from = edge;
 			step = PANEL;
 		} else {
 			const float *next = from + (k + AHEAD < stride ? AHEAD : first + 2 * GROUP <= s->rows ? GROUP * step + AHEAD - stride : 0);
-			UNROLL for (int i = 0; i < GROUP; i++) __builtin_prefetch(next + i * step);
+			UNROLL for (int i = 0; i < GROUP; i++, next += step)
+				for (int line = 0; line < PANEL; line += 16) __builtin_prefetch(next + line);
 		}
 		vf sum[GROUP][2];
 		UNROLL for (int i = 0; i < GROUP; i++) {
@@ -132,15 +142,27 @@ STAGE void BODY(logits)(const tile_shape *s, int first, const float *base, const
 				BODY(store)(added + i * APART + k, sum[i][0]);
 				BODY(store)(added + i * APART + k + W, sum[i][1]);
 			}
-		UNROLL for (int i = 0; i < GROUP; i++) {
-			BODY(store)(z + i * APART + k, BODY(load)(from + i * step) + sum[i][0]);
-			BODY(store)(z + i * APART + k + W, BODY(load)(from + i * step + W) + sum[i][1]);
+		UNROLL for (int i = 0; i < GROUP; i++, from += step) {
+			KEEP(step); // or else six multiples of it take the registers
+			vf z0 = BODY(load)(from) + sum[i][0], z1 = BODY(load)(from + W) + sum[i][1];
+			BODY(store)(z + i * APART + k, z0);
+			BODY(store)(z + i * APART + k + W, z1);
+			if (added) max[i] = BODY(greater)(z1, BODY(greater)(z0, max[i]));
 		}
 	}
+	if (added) BODY(greatest_rows)(max, x->max);
+}
+
+// greatest returns the greatest lane.
+INLINE float BODY(greatest)(vf x) {
+	float m = x[0];
+	for (int k = 1; k < W; k++) m = x[k] > m ? x[k] : m;
+	return m;
 }
 
 // bend puts the softcap on one row of n logits z, and added, which may be NULL, becomes the difference to the frozen ones.
-STAGE void BODY(bend)(float cap, int n, int stride, const float *base, float *added, float *z) {
+// It returns the greatest logit.
+STAGE float BODY(bend)(float cap, int n, int stride, const float *base, float *added, float *z) {
 	for (int k = 0; k < n; k += W) {
 		vf x = BODY(capped)(BODY(load)(z + k), cap);
 		BODY(store)(z + k, x);
@@ -150,76 +172,80 @@ STAGE void BODY(bend)(float cap, int n, int stride, const float *base, float *ad
 		BODY(store)(added + k, x - BODY(capped)(BODY(load)(frozen), cap));
 	}
 	for (int k = n; k < stride; k++) {
-		z[k] = -3e38f;
+		z[k] = HIDDEN;
 		if (added) added[k] = 0;
 	}
+	vf max = BODY(load)(z);
+	for (int k = W; k < stride; k += W) max = BODY(greater)(BODY(load)(z + k), max);
+	return BODY(greatest)(max);
 }
 
-// greatest returns the greatest of a row of logits, or NaN, and its first place.
-STAGE float BODY(greatest)(int stride, const float *z, int32_t *at) {
+// place returns the first place of x in a row of logits, 0 where it has none.
+STAGE int BODY(place)(int stride, const float *z, float x) {
 	enum { VECTORS = KERNEL_PAD / W };
-	vf max[VECTORS];
-	UNROLL for (int j = 0; j < VECTORS; j++) max[j] = BODY(load)(z + j * W);
-	for (int k = KERNEL_PAD; k < stride; k += KERNEL_PAD)
-		UNROLL for (int j = 0; j < VECTORS; j++) max[j] = BODY(greater)(BODY(load)(z + k + j * W), max[j]);
-	vf both = max[0];
-	for (int j = 1; j < VECTORS; j++) both = BODY(greater)(max[j], both);
-	float m = both[0];
-	for (int k = 1; k < W; k++) m = both[k] > m ? both[k] : m;
-	*at = 0;
 	for (int k = 0; k < stride; k += KERNEL_PAD) {
 		vi same = {0};
-		UNROLL for (int j = 0; j < VECTORS; j++) same |= BODY(load)(z + k + j * W) == m;
+		UNROLL for (int j = 0; j < VECTORS; j++) same |= BODY(load)(z + k + j * W) == x;
 		int64_t any = 0, half[W / 2];
 		memcpy(half, &same, sizeof same);
 		for (int j = 0; j < W / 2; j++) any |= half[j];
-		if (any) {
-			while (z[k] != m) k++;
-			*at = k;
-			break;
-		}
+		if (!any) continue;
+		while (z[k] != x) k++;
+		return k;
 	}
-	return m;
+	return 0;
 }
 
-// sums takes the sums of one row of logits.
-STAGE void BODY(sums)(const tile_shape *s, int stride, const float *z, const float *added, tile_sums *out) {
-	int32_t at;
-	const float m = BODY(greatest)(stride, z, &at);
+// sums takes the sums of one row of logits, the greatest of which is m. Only one that is not below best, the row's greatest in
+// the tiles that this thread took before, is searched for its place.
+STAGE void BODY(sums)(const tile_shape *s, int stride, const float *z, const float *added, float m, float *best, tile_sums *out) {
 	vf sum[2] = {0}, sq[2] = {0}, energy[2] = {0}, shift[2] = {0};
-	for (int k = 0; k < stride; k += PANEL)
-		UNROLL for (int j = 0; j < 2; j++) {
-			vf t = BODY(floor)(BODY(load)(z + k + j * W) - m);
-			vf e = BODY(exp)(t);
-			sum[j] += e;
-			sq[j] += e * e;
-			energy[j] += e * t;
-			shift[j] += e * BODY(load)(added + k + j * W);
-		}
+	for (int k = 0; k < stride; k += ABREAST * W) {
+		vf t[ABREAST], e[ABREAST];
+		UNROLL for (int j = 0; j < ABREAST; j++) e[j] = t[j] = BODY(floor)(BODY(load)(z + k + j * W) - m);
+		BODY(exps)(ABREAST, e);
+		UNROLL for (int j = 0; j < ABREAST; j++) sum[j % 2] += e[j];
+		UNROLL for (int j = 0; j < ABREAST; j++) sq[j % 2] += e[j] * e[j];
+		UNROLL for (int j = 0; j < ABREAST; j++) energy[j % 2] += e[j] * t[j];
+		UNROLL for (int j = 0; j < ABREAST; j++) shift[j % 2] += e[j] * BODY(load)(added + k + j * W);
+	}
 	out->max = m;
-	out->top = s->first + at;
-	out->sum = BODY(total)(sum[0]) + BODY(total)(sum[1]);
-	out->sum_sq = BODY(total)(sq[0]) + BODY(total)(sq[1]);
-	out->energy = BODY(total)(energy[0]) + BODY(total)(energy[1]);
-	out->shift = BODY(total)(shift[0]) + BODY(total)(shift[1]);
+	out->sum = BODY(total)(sum);
+	out->sum_sq = BODY(total)(sq);
+	out->energy = BODY(total)(energy);
+	out->shift = BODY(total)(shift);
 	if (out->energy != out->energy) out->sum = out->energy; // a NaN among the logits
+	out->top = s->first;
+	if (m < *best) return;
+	*best = m;
+	out->top += BODY(place)(stride, z, m);
 }
 
 static void BODY(forward)(const tile_shape *s, const float *base, const float *u, const float *b, const float *c,
-	const int32_t *targets, tile_sums *sums, float *logit, float *frozen, float *memory) {
+	const int32_t *targets, tile_sums *sums, float *logit, float *frozen, const scratch_space *x) {
 	const int stride = padded(s->n);
-	scratch_space x;
-	divided(memory, s->n, s->r, &x);
-	BODY(pack)(s, b, c, stride, x.panels, x.c);
+	pack(s, b, c, PANEL, x->panels, x->c);
 	for (int i = 0; i < s->rows; i++) {
-		float *z = x.z + i % GROUP * APART, *added = x.added + i % GROUP * APART;
-		if (i % GROUP == 0) BODY(logits)(s, i, base, u, &x, added, z);
-		if (s->cap > 0) BODY(bend)(s->cap, s->n, stride, base + i * s->v, added, z);
-		BODY(sums)(s, stride, z, added, sums + (int64_t)i * s->tiles);
+		float *z = x->z + i % GROUP * APART, *added = x->added + i % GROUP * APART;
+		if (i % GROUP == 0) BODY(logits)(s, i, base, u, x, added, z);
+		float max = x->max[i % GROUP];
+		if (s->cap > 0) max = BODY(bend)(s->cap, s->n, stride, base + i * s->v, added, z);
+		BODY(sums)(s, stride, z, added, max, x->best + i, sums + (int64_t)i * s->tiles);
 		int32_t t = targets[i] - s->first;
 		if (t < 0 || t >= s->n) continue;
 		logit[i] = z[t];
 		frozen[i] = s->cap > 0 ? z[t] - added[t] : base[i * s->v + t];
+	}
+}
+
+// slope replaces n logits z by exp(z - shift) by, times the softcap's derivative where they are bent.
+INLINE void BODY(slope)(const int bent, float cap, int n, float *z, float shift, float by) {
+	for (int k = 0; k < n; k += ABREAST * W) {
+		vf x[ABREAST], e[ABREAST];
+		UNROLL for (int j = 0; j < ABREAST; j++) x[j] = BODY(load)(z + k + j * W);
+		UNROLL for (int j = 0; j < ABREAST; j++) e[j] = BODY(floor)(x[j] - shift);
+		BODY(exps)(ABREAST, e);
+		UNROLL for (int j = 0; j < ABREAST; j++) BODY(store)(z + k + j * W, e[j] * (bent ? by * (1.0f - x[j] / cap * (x[j] / cap)) : (vf){0} + by));
 	}
 }
 
@@ -230,11 +256,11 @@ STAGE void BODY(slopes)(float cap, int n, int stride, float *z, int32_t target, 
 		return;
 	}
 	const int here = target >= 0 && target < n;
-	const float by = (float)(-coef / sum), bent = cap > 0 ? 1 / cap : 0, at = here ? z[target] * bent : 0;
-	for (int k = 0; k < stride; k += W) {
-		vf x = BODY(load)(z + k), y = x * bent;
-		BODY(store)(z + k, BODY(exp)(BODY(floor)(x - shift)) * by * (1.0f - y * y));
-	}
+	const float by = (float)(-coef / sum), at = here && cap > 0 ? z[target] / cap : 0;
+	if (cap > 0)
+		BODY(slope)(1, cap, stride, z, shift, by);
+	else
+		BODY(slope)(0, cap, stride, z, shift, by);
 	for (int k = n; k < stride; k++) z[k] = 0;
 	if (here) z[target] += (float)(coef * (1 - (double)at * at));
 }
@@ -341,14 +367,12 @@ STAGE void BODY(total_rows)(int groups, int n, const scratch_space *x, float *dc
 
 static void BODY(backward)(const tile_shape *s, const float *base, const float *u, const float *b, const float *c,
 	const int32_t *targets, const double *coef, const float *shift, const double *sum,
-	float *du, float *db, float *dc, float *memory) {
+	float *du, float *db, float *dc, const scratch_space *x) {
 	const int stride = padded(s->n), rank = s->r, wide = (rank + W - 1) / W * W;
-	scratch_space x;
-	divided(memory, s->n, rank, &x);
-	BODY(pack)(s, b, c, stride, x.panels, x.c);
+	pack(s, b, c, PANEL, x->panels, x->c);
 	if (du) {
-		memset(x.b, 0, (size_t)wide * stride * sizeof *x.b);
-		BODY(widen)(s->n, rank, b, wide, stride, 0, x.b);
+		memset(x->b, 0, (size_t)wide * stride * sizeof *x->b);
+		BODY(widen)(s->n, rank, b, wide, stride, 0, x->b);
 		memset(du, 0, (size_t)s->rows * rank * sizeof *du);
 	}
 	for (int next = 0; next < s->rows;) {
@@ -358,22 +382,23 @@ static void BODY(backward)(const tile_shape *s, const float *base, const float *
 			rows[groups] = least(GROUP, s->rows - next);
 			groups += !silent(coef + next, rows[groups]);
 		}
-		BODY(gradients)(s, groups, first, base, u, targets, coef, shift, sum, &x);
-		if (dc) BODY(total_rows)(groups, s->n, &x, dc);
+		BODY(gradients)(s, groups, first, base, u, targets, coef, shift, sum, x);
+		if (dc) BODY(total_rows)(groups, s->n, x, dc);
 		if (db) {
-			memset(x.ub, 0, (size_t)BLOCK * wide * sizeof *x.ub);
-			for (int g = 0; g < groups; g++) BODY(widen)(rows[g], rank, u + (int64_t)first[g] * rank, wide, BLOCK, g * GROUP, x.ub);
-			BODY(outer)(groups, s->n, rank, wide, &x, db);
+			memset(x->ub, 0, (size_t)BLOCK * wide * sizeof *x->ub);
+			for (int g = 0; g < groups; g++) BODY(widen)(rows[g], rank, u + (int64_t)first[g] * rank, wide, BLOCK, g * GROUP, x->ub);
+			BODY(outer)(groups, s->n, rank, wide, x, db);
 		}
 		if (!du) continue;
-		memset(x.du, 0, (size_t)BLOCK * wide * sizeof *x.du);
-		BODY(project)(groups, stride, wide, &x);
+		memset(x->du, 0, (size_t)BLOCK * wide * sizeof *x->du);
+		BODY(project)(groups, stride, wide, x);
 		for (int g = 0; g < groups; g++)
 			for (int i = 0; i < rows[g]; i++)
-				memcpy(du + (int64_t)(first[g] + i) * rank, x.du + (g * GROUP + i) * wide, (size_t)rank * sizeof *du);
+				memcpy(du + (int64_t)(first[g] + i) * rank, x->du + (g * GROUP + i) * wide, (size_t)rank * sizeof *du);
 	}
 }
 
 #undef PANEL
 #undef vf
 #undef vi
+#undef vh
