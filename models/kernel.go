@@ -39,6 +39,17 @@ func axpy(dst []float32, a float32, x []float32) {
 	}
 }
 
+// addWide adds x to dst. wide is scratch memory of as many.
+func addWide(dst []float64, x []float32, wide []float64) {
+	if accelerated {
+		vek.Add_Inplace(dst, vek32.ToFloat64_Into(wide, x))
+		return
+	}
+	for k, v := range x {
+		dst[k] += float64(v)
+	}
+}
+
 func vector(x []float32) blas32.Vector { return blas32.Vector{N: len(x), Inc: 1, Data: x} }
 
 // shiftRow writes max(z - shift, expFloor) to dst, and reports false where a z

@@ -66,11 +66,9 @@ func SumShares(ctx context.Context, dst, shares []float32) error {
 	return Each(ctx, (len(dst)+block-1)/block, func(_, task int) {
 		lo := task * block
 		part := dst[lo:min(lo+block, len(dst))]
-		var sum [block]float64
+		var sum, wide [block]float64
 		for ; lo < len(shares); lo += len(dst) {
-			for k, x := range shares[lo : lo+len(part)] {
-				sum[k] += float64(x)
-			}
+			addWide(sum[:len(part)], shares[lo:lo+len(part)], wide[:])
 		}
 		for k := range part {
 			part[k] = float32(sum[k])
