@@ -25,6 +25,7 @@ type benchHead struct {
 	n, d, v       int
 	weightIsInput bool
 	ranks         []int
+	learnt        bool // gradients next to zero, as of pairs that are learnt
 }
 
 func benchHeads() (model string, heads []benchHead) {
@@ -33,6 +34,7 @@ func benchHeads() (model string, heads []benchHead) {
 		heads = []benchHead{
 			{n: 256, d: 576, v: 49152, ranks: []int{16, 4, 64, 128}},
 			{n: 256, d: 576, v: 49152, weightIsInput: true, ranks: []int{16}},
+			{n: 256, d: 576, v: 49152, weightIsInput: true, ranks: []int{16}, learnt: true},
 		}
 		for _, v := range []int{512, 4096, 131072} {
 			heads = append(heads, benchHead{n: 256, d: 576, v: v, ranks: []int{16}})
@@ -64,20 +66,25 @@ func BenchmarkEngine(b *testing.B) {
 		}
 		product := openProduct(b, v, f)
 		for _, r := range f.ranks {
-			name := fmt.Sprintf("model=%s/N=%d/D=%d/V=%d/R=%d/input=%t", model, f.n, f.d, f.v, r, f.weightIsInput)
-			b.Run(name, func(b *testing.B) { benchmarkHead(b, e, product, headCase{n: f.n, d: f.d, v: f.v, r: r}) })
+			name := fmt.Sprintf("model=%s/N=%d/D=%d/V=%d/R=%d/input=%t/learnt=%t", model, f.n, f.d, f.v, r, f.weightIsInput, f.learnt)
+			b.Run(name, func(b *testing.B) {
+				benchmarkHead(b, e, product, headCase{n: f.n, d: f.d, v: f.v, r: r}, f.learnt)
+			})
 		}
 		product.close()
 		e.Close()
 	}
 }
 
-func benchmarkHead(b *testing.B, e *engine, product *bareProduct, h headCase) {
+func benchmarkHead(b *testing.B, e *engine, product *bareProduct, h headCase, learnt bool) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	rows, _ := h.rows(rng)
 	coef := make([]float64, h.n)
 	for i := range coef {
 		coef[i] = rng.NormFloat64()
+		if learnt {
+			coef[i] *= 1e-36
+		}
 	}
 	head := models.NewLoRA(h.d, h.v, h.r, 2*float64(h.r), 5)
 	copy(head.B, normal(rng, len(head.B), 0.1))
