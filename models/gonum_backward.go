@@ -59,6 +59,11 @@ func (g *gonum) logitGrad(s *scratch, dz []float32, i, lo, hi int, coef float64)
 	shiftRow(e, z, g.shift[i], s.wide) // a NaN row has a NaN sum, which spreads below
 	expRow(s.e, len(e))
 	vek32.MulNumber_Into(dz, e, float32(-coef/g.sum[i]))
+	// Rounds what is next to zero to zero: products of denormal numbers take many times as long, and
+	// gradients of pairs that are learnt are of these.
+	const grain = 1e-18
+	vek32.AddNumber_Inplace(dz, grain)
+	vek32.SubNumber_Inplace(dz, grain)
 	if t := int(g.rows.Targets[i]) - lo; t >= 0 && t < len(dz) {
 		dz[t] += float32(coef)
 	}
