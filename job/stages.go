@@ -237,6 +237,12 @@ func (x *execution) train(ctx context.Context, inputs string) (Stage, error) {
 		return Stage{}, err
 	}
 	text, err := x.trainIn(ctx, out)
+	if damaged := (*pipeline.ResumeError)(nil); errors.As(err, &damaged) {
+		x.log.Warn("the checkpoint that training would go on from is damaged; it begins anew", "checkpoint", damaged.Checkpoint, "problem", err)
+		if err = x.remove(ctx, out); err == nil {
+			text, err = x.trainIn(ctx, out)
+		}
+	}
 	// Of a training that was stopped the checkpoint stays, for a start on whichever machine.
 	if err := errors.Join(err, x.kept.Save(context.WithoutCancel(ctx), out)); err != nil {
 		return Stage{}, err

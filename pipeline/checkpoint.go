@@ -105,6 +105,28 @@ func (t *trainer) write(path string) error {
 	return dir.Commit()
 }
 
+// A ResumeError is a checkpoint that a run can't go on from, or metrics behind it, as files of it are damaged or
+// missing. Training anew is all that is left.
+type ResumeError struct {
+	// Checkpoint is its folder.
+	Checkpoint string
+	Err        error
+}
+
+// Error says what is damaged.
+func (e *ResumeError) Error() string { return e.Err.Error() }
+
+func (e *ResumeError) Unwrap() error { return e.Err }
+
+// unusable makes err a [*ResumeError], unless the files could not be read: they may be whole.
+func unusable(checkpoint string, err error) error {
+	var path *fs.PathError
+	if err == nil || errors.As(err, &path) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return &ResumeError{checkpoint, err}
+}
+
 // load goes on from the newest checkpoint of the run, if there is one.
 func (t *trainer) load() error {
 	if !exists(filepath.Join(t.cfg.Out, checkpointsName)) {
@@ -122,7 +144,7 @@ func (t *trainer) load() error {
 	path := filepath.Join(t.cfg.Out, checkpointPath(steps[len(steps)-1]))
 	state, err := readState(path)
 	if err != nil {
-		return err
+		return unusable(path, err)
 	}
 	if err := t.stream.cache.Manifest().Check(state.Identity); err != nil {
 		return fmt.Errorf("pipeline: resume %s: %w", path, err)
@@ -130,6 +152,16 @@ func (t *trainer) load() error {
 	if err := sameRun(state.Config, t.cfg); err != nil {
 		return fmt.Errorf("pipeline: resume %s: %w", path, err)
 	}
+	if err := t.restore(path, state); err != nil {
+		return unusable(path, err)
+	}
+	t.state, t.saved, t.resumedAt, t.after = state, state.Step, state.Step, state.After
+	// A kill may have come between the checkpoint and what follows it.
+	return t.point()
+}
+
+// restore reads head and optimizer of a checkpoint, and makes sure of the metrics up to it.
+func (t *trainer) restore(path string, state trainerState) error {
 	if err := checkMetrics(filepath.Join(t.cfg.Out, metricsName), state); err != nil {
 		return err
 	}
@@ -140,12 +172,7 @@ func (t *trainer) load() error {
 	if err := models.Assign(t.head, head); err != nil {
 		return fmt.Errorf("pipeline: resume %s: %w", path, err)
 	}
-	if err := models.ReadOptimizer(path, t.optimizer); err != nil {
-		return err
-	}
-	t.state, t.saved, t.resumedAt, t.after = state, state.Step, state.Step, state.After
-	// A kill may have come between the checkpoint and what follows it.
-	return t.point()
+	return models.ReadOptimizer(path, t.optimizer)
 }
 
 // point makes last and best lead to the checkpoints they name, then drops old ones.
