@@ -1,6 +1,10 @@
 package models
 
-import "context"
+import (
+	"context"
+
+	"github.com/viterin/vek/vek32"
+)
 
 // hidden returns the hidden state of row i.
 func (r Rows) hidden(i, d int) []float32 { return r.Hidden[i*d : (i+1)*d] }
@@ -16,16 +20,22 @@ func (r Rows) down(ctx context.Context, dst, a []float32, rank, d int, s float32
 }
 
 // addDown adds s · duᵀ H to grad [R,D], for du [N,R]: the gradient of A. Shares of tileRows
-// rows are summed apart in block [R,D], which keeps chains of float32 additions short.
+// rows are summed apart in block [R,D], which keeps chains of float32 additions short. A task takes a few ranks.
 func (r Rows) addDown(ctx context.Context, grad, block, du []float32, rank, d int, s float32) error {
-	return Each(ctx, rank, func(_, k int) {
-		share := block[k*d : (k+1)*d]
+	const ranks = 4
+	return Each(ctx, (rank+ranks-1)/ranks, func(_, task int) {
+		lo, hi := task*ranks, min((task+1)*ranks, rank)
+		share := block[lo*d : hi*d]
+		var ut [ranks * tileRows]float32
 		for first := 0; first < r.N; first += tileRows {
-			clear(share)
-			for i := first; i < min(first+tileRows, r.N); i++ {
-				axpy(share, du[i*rank+k], r.hidden(i, d))
+			rows := min(tileRows, r.N-first)
+			for k := lo; k < hi; k++ {
+				for i := range rows {
+					ut[(k-lo)*rows+i] = du[(first+i)*rank+k]
+				}
 			}
-			axpy(grad[k*d:(k+1)*d], s, share)
+			vek32.MatMul_Into(share, ut[:(hi-lo)*rows], r.Hidden[first*d:(first+rows)*d], rows)
+			axpy(grad[lo*d:hi*d], s, share)
 		}
 	})
 }
