@@ -143,8 +143,8 @@ func (t *trainer) load() error {
 	}
 	path := filepath.Join(t.cfg.Out, checkpointPath(steps[len(steps)-1]))
 	state, err := readState(path)
-	if err != nil {
-		return unusable(path, err)
+	if err := unusable(path, err); err != nil {
+		return err
 	}
 	if err := t.stream.cache.Manifest().Check(state.Identity); err != nil {
 		return fmt.Errorf("pipeline: resume %s: %w", path, err)
@@ -152,8 +152,8 @@ func (t *trainer) load() error {
 	if err := sameRun(state.Config, t.cfg); err != nil {
 		return fmt.Errorf("pipeline: resume %s: %w", path, err)
 	}
-	if err := t.restore(path, state); err != nil {
-		return unusable(path, err)
+	if err := unusable(path, t.restore(path, state)); err != nil {
+		return err
 	}
 	t.state, t.saved, t.resumedAt, t.after = state, state.Step, state.Step, state.After
 	// A kill may have come between the checkpoint and what follows it.

@@ -48,8 +48,9 @@ func benchShape() referenceShape {
 // many times that is what the plain way does: in file order, four pairs a batch
 // padded on the right, all logits, log-softmax outside. matmul-share is its share of the rate
 // at which the bare products of the model's shapes give the multiply-adds that no pass
-// can do without. All three are measured in one run, what the pass is compared with before and after it. The names that begin with cpu are the same by
-// processor time, which other work on the machine disturbs less.
+// can do without. All three are measured in one run, what the pass is compared with before and after
+// it. The names that begin with cpu are the same by processor time, which other work on the machine
+// disturbs less.
 func BenchmarkReference(b *testing.B) {
 	shape := benchShape()
 	bench := &referenceBench{referenceShape: shape, dir: b.TempDir()}
