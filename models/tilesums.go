@@ -9,7 +9,8 @@ import (
 // the greatest of them. Engines that go through the vocabulary tile by tile fill them and put
 // them together with [Tokens.Put].
 type TileSums struct {
-	// Max is the greatest logit, Top the first token that has it.
+	// Max is the greatest logit, Top the first token that has it. Engines may leave Top wrong in a tile that has
+	// not the row's greatest logit.
 	Max float32
 	Top int32
 	// Sum is Σ e with e = exp(z - Max); NaN where a logit is not a number.

@@ -2,7 +2,6 @@
 
 #include "kernel.h"
 
-#include <math.h>
 #include <string.h>
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -53,7 +52,7 @@ INLINE int silent(const double *coef, int rows) {
 	return 1;
 }
 
-// The memory of a tile. stride is the number of its tokens and wide that of ranks, both rounded up.
+// The memory of a thread, for one tile at a time. stride is the number of its tokens and wide that of ranks, both rounded up.
 typedef struct {
 	float *panels;  // B, [stride/PANEL,R,PANEL]
 	float *c;       // scale c, [stride]
@@ -208,7 +207,7 @@ void kernel_forward(const head_shape *s, int32_t *next, const float *base, const
 	const int32_t *targets, tile_sums *sums, float *logit, float *frozen, float *scratch) {
 	scratch_space x;
 	divided(scratch, s->rows, s->cols, s->r, &x);
-	for (int i = 0; i < s->rows; i++) x.best[i] = -INFINITY;
+	for (int i = 0; i < s->rows; i++) x.best[i] = HIDDEN;
 	const unsigned was = flush();
 	for (tile_shape t; taken(s, next, &t);) {
 		DISPATCH(forward, &t, base + t.first, u, b ? b + (int64_t)t.first * s->r : 0, c ? c + t.first : 0,

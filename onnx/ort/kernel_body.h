@@ -10,10 +10,8 @@
 
 typedef float BODY(vf) __attribute__((vector_size(4 * W)));
 typedef int32_t BODY(vi) __attribute__((vector_size(4 * W)));
-typedef float BODY(vh) __attribute__((vector_size(2 * W))); // half a vector
 #define vf BODY(vf)
 #define vi BODY(vi)
-#define vh BODY(vh)
 
 enum { BODY(PANEL) = 2 * W };
 #define PANEL BODY(PANEL)
@@ -42,19 +40,17 @@ INLINE vf BODY(greater)(vf a, vf b) {
 
 // total adds up the lanes of two vectors.
 INLINE double BODY(total)(const vf x[2]) {
-	vf both = x[0] + x[1];
-	vh half[2];
-	memcpy(half, &both, sizeof half);
-	half[0] += half[1];
+	float lanes[W];
+	BODY(store)(lanes, x[0] + x[1]);
 	double sum = 0;
-	UNROLL for (int k = 0; k < W / 2; k++) sum += half[0][k];
+	UNROLL for (int k = 0; k < W / 2; k++) sum += lanes[k] + lanes[k + W / 2];
 	return sum;
 }
 
 // exps replaces n vectors x in [-87, 0] by their exponentials, NaN by something (sums notice NaN by x itself). With
 // x = (i + f) ln 2, |f| <= 1/2, that is 2^i times a polynomial: of those of degree 6 that are 1 at 0, the one whose
 // relative error to 2^f is least, below 3e-9. Adding and subtracting 1.5 * 2^23 rounds to an integer, which is then in the
-// low bits of shifted. Each step waits for the one before, so n vectors go through them side by side.
+// low bits of shifted. Each step waits for the one before, so n vectors, at most 4, go through them side by side.
 INLINE void BODY(exps)(const int n, vf *x) {
 	static const float terms[] = {0.001340667473f, 0.009617692603f, 0.05550310467f, 0.2402265279f, 0.693147215f, 1.0f};
 	const float round = 12582912.0f, log2e = 1.44269504f;
@@ -245,7 +241,11 @@ INLINE void BODY(slope)(const int bent, float cap, int n, float *z, float shift,
 		UNROLL for (int j = 0; j < ABREAST; j++) x[j] = BODY(load)(z + k + j * W);
 		UNROLL for (int j = 0; j < ABREAST; j++) e[j] = BODY(floor)(x[j] - shift);
 		BODY(exps)(ABREAST, e);
-		UNROLL for (int j = 0; j < ABREAST; j++) BODY(store)(z + k + j * W, e[j] * (bent ? by * (1.0f - x[j] / cap * (x[j] / cap)) : (vf){0} + by));
+		UNROLL for (int j = 0; j < ABREAST; j++) {
+			e[j] *= by;
+			if (bent) e[j] *= 1.0f - x[j] / cap * (x[j] / cap);
+			BODY(store)(z + k + j * W, e[j]);
+		}
 	}
 }
 
@@ -401,4 +401,3 @@ static void BODY(backward)(const tile_shape *s, const float *base, const float *
 #undef PANEL
 #undef vf
 #undef vi
-#undef vh
